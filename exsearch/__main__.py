@@ -1,0 +1,4 @@
+from exsearch.cli.app import run
+
+if __name__ == "__main__":
+    run()

@@ -1,0 +1,1 @@
+"""How good an agent is: answer and retrieval metrics, paired tests, the gate, the report."""

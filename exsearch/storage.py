@@ -1,0 +1,291 @@
+"""Files, wherever they are: local paths and `s3://`, `gs://`, … through fsspec.
+
+Three promises the rest of the code leans on:
+
+* a finished file appears whole or not at all (`write_atomic`);
+* a log that is appended to survives kill -9 with at most its last line lost
+  (`AppendLog`), on a local disk and on an object store alike;
+* what made a file can be told from its digest (`digest_file`, `Lineage`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import IO, Any
+
+import fsspec
+from fsspec.core import url_to_fs
+
+from exsearch.errors import StorageError
+
+
+def is_remote(path: str | Path) -> bool:
+    """True for URLs such as `s3://bucket/key`."""
+    return "://" in str(path) and not str(path).startswith("file://")
+
+
+def join(base: str | Path, *parts: str) -> str:
+    """Join under a local path or URL."""
+    return "/".join([str(base).rstrip("/"), *parts])
+
+
+@contextlib.contextmanager
+def explained(path: str | Path, doing: str) -> Iterator[None]:
+    """Turn an OSError into a StorageError that names the path and the remedy."""
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise StorageError(
+            f"cannot {doing} {path}: {reason}. "
+            "Check that the path exists, that you may use it, and that the disk has room."
+        ) from error
+
+
+def exists(path: str | Path) -> bool:
+    fs, key = url_to_fs(str(path))
+    return bool(fs.exists(key))
+
+
+def _open(path: str | Path, mode: str, **how: str) -> IO[Any]:
+    file: Any = fsspec.open(str(path), mode, **how)
+    opened: IO[Any] = file.open()
+    return opened
+
+
+def open_text(path: str | Path) -> IO[str]:
+    """Open for reading, UTF-8; `.gz`, `.bz2`, `.xz` and `.zst` are unpacked on the way.
+
+    Raises:
+        StorageError: missing or unreadable.
+    """
+    with explained(path, "read"):
+        return _open(path, "rt", encoding="utf-8", compression="infer")
+
+
+def read_text(path: str | Path) -> str:
+    with open_text(path) as file:
+        return file.read()
+
+
+def read_json(path: str | Path) -> Any:
+    try:
+        return json.loads(read_text(path))
+    except json.JSONDecodeError as error:
+        raise StorageError(f"{path} is not JSON: {error}. Remove it and rerun the step.") from error
+
+
+def write_atomic(path: str | Path, data: str | bytes | Iterable[str]) -> None:
+    """Write the whole file or nothing: a temporary neighbour, fsync, rename.
+
+    Args:
+        data: the file's content; an iterable of texts is written as it comes.
+
+    Raises:
+        StorageError: the disk is full or the folder cannot be written; `path` is as it was.
+    """
+    pieces = [data] if isinstance(data, str | bytes) else data
+    payload = (piece.encode() if isinstance(piece, str) else piece for piece in pieces)
+    with explained(path, "write"):
+        if is_remote(path):
+            with _open(
+                path, "wb"
+            ) as file:  # object stores publish an upload whole, when it is closed
+                file.writelines(payload)
+            return
+        target = Path(path)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
+        try:
+            with os.fdopen(descriptor, "wb") as file:
+                file.writelines(payload)
+                file.flush()
+                os.fsync(file.fileno())
+            os.chmod(temporary, 0o644)
+            os.replace(temporary, target)
+        except BaseException:
+            Path(temporary).unlink(missing_ok=True)
+            raise
+        sync_folder(target.parent)
+
+
+def write_json(path: str | Path, value: object) -> None:
+    write_atomic(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def sync_folder(folder: Path) -> None:
+    """Make a rename in `folder` survive a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def require_space(folder: str | Path, needed: int, purpose: str) -> None:
+    """Refuse a long step before it starts when the disk cannot hold its result.
+
+    Raises:
+        StorageError: fewer than `needed` bytes are free where `folder` is or would be.
+    """
+    if is_remote(folder):
+        return
+    place = Path(folder).absolute()
+    while not place.exists():
+        place = place.parent
+    free = shutil.disk_usage(place).free
+    if free < needed:
+        raise StorageError(
+            f"{folder} has {free / 1e9:.2f} GB free; {purpose} needs about {needed / 1e9:.2f} GB. "
+            "Free some space or choose another folder."
+        )
+
+
+def digest_bytes(*parts: bytes) -> str:
+    """sha256 of the parts, each preceded by its length, as 16 hex digits."""
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(len(part).to_bytes(8, "big"))
+        digest.update(part)
+    return digest.hexdigest()[:16]
+
+
+def digest_file(path: str | Path) -> str:
+    """sha256 of a file's bytes, as 16 hex digits."""
+    digest = hashlib.sha256()
+    with explained(path, "read"):
+        with _open(path, "rb") as file:
+            while chunk := file.read(1 << 20):
+                digest.update(chunk)
+    return digest.hexdigest()[:16]
+
+
+class AppendLog:
+    """A JSON-lines file in the making: append, be killed, reopen, go on, finish.
+
+    Locally the lines go to `PATH.partial`, each fsynced, and a line cut short by
+    a kill is dropped when the log is opened again. On an object store, which
+    cannot append, each append is an object under `PATH.parts/`. `finish` makes
+    `PATH` appear whole and removes what it was made from.
+    """
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self.remote = is_remote(path)
+        self.finished = exists(path)
+        self._count = 0
+        self._file: IO[bytes] | None = None
+        if self.finished:
+            return
+        with explained(path, "append to"):
+            if self.remote:
+                self._fs, self._key = url_to_fs(f"{path}.parts")
+                self._count = len(self._parts())
+            else:
+                partial = Path(f"{path}.partial")
+                partial.parent.mkdir(parents=True, exist_ok=True)
+                self._file = partial.open("a+b")
+                self._drop_torn_line(self._file)
+
+    @staticmethod
+    def _drop_torn_line(file: IO[bytes]) -> None:
+        file.seek(0)
+        data = file.read()
+        whole = data.rfind(b"\n") + 1
+        if whole != len(data):
+            file.truncate(whole)
+        file.seek(0, os.SEEK_END)
+
+    def _parts(self) -> list[str]:
+        if not self._fs.exists(self._key):
+            return []
+        return sorted(str(name) for name in self._fs.ls(self._key, detail=False))
+
+    def lines(self) -> Iterator[str]:
+        """What has been appended so far (or the finished file's lines)."""
+        if self.finished:
+            with open_text(self.path) as file:
+                yield from file
+        elif self.remote:
+            for name in self._parts():
+                yield self._fs.cat_file(name).decode()
+        else:
+            with open_text(f"{self.path}.partial") as file:
+                yield from file
+
+    def append(self, *lines: str) -> None:
+        """Add lines as one unit: after a return they are on disk.
+
+        Raises:
+            StorageError: the disk is full; what was appended before is untouched.
+        """
+        payload = "".join(f"{line}\n" for line in lines).encode()
+        with explained(self.path, "append to"):
+            if self.remote:
+                self._fs.pipe_file(f"{self._key}/{self._count:08d}.jsonl", payload)
+                self._count += 1
+                return
+            assert self._file is not None, "the log is closed"
+            start = self._file.tell()
+            try:
+                self._file.write(payload)
+                self._file.flush()
+                os.fsync(self._file.fileno())
+            except OSError:
+                with contextlib.suppress(OSError):
+                    os.ftruncate(self._file.fileno(), start)
+                raise
+
+    def finish(self, lines: Iterable[str]) -> None:
+        """Publish the file under its own name, holding `lines`: what was appended, in order."""
+        if self.finished:
+            return
+        write_atomic(self.path, (f"{line}\n" for line in lines))
+        with explained(self.path, "finish"):
+            self.close()
+            if not self.remote:
+                Path(f"{self.path}.partial").unlink(missing_ok=True)
+            elif self._fs.exists(self._key):
+                self._fs.rm(self._key, recursive=True)
+        self.finished = True
+
+    def close(self) -> None:
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+
+class Lineage:
+    """`lineage.json` of a run: which step made what, from what, when.
+
+    Each entry: `{"step", "inputs": {name: digest}, "outputs": {name: path}, "settings":
+    digest, "finished": seconds since the epoch, "seconds": how long it took}`.
+    A step whose entry names the same inputs and settings need not run again.
+    """
+
+    def __init__(self, run: str) -> None:
+        self.path = join(run, "lineage.json")
+        self.entries: dict[str, dict[str, Any]] = read_json(self.path) if exists(self.path) else {}
+
+    def done(self, step: str, fingerprint: str) -> bool:
+        """True when `step` finished with this very fingerprint of inputs and settings."""
+        entry = self.entries.get(step)
+        return entry is not None and entry.get("fingerprint") == fingerprint
+
+    def record(self, step: str, fingerprint: str, seconds: float, **facts: Any) -> None:
+        """Note that `step` finished; written at once."""
+        self.entries[step] = {
+            "fingerprint": fingerprint,
+            "finished": round(time.time(), 3),
+            "seconds": round(seconds, 3),
+            **facts,
+        }
+        write_json(self.path, self.entries)
