@@ -161,10 +161,9 @@ def digest_bytes(*parts: bytes) -> str:
 def digest_file(path: str | Path) -> str:
     """sha256 of a file's bytes, as 16 hex digits."""
     digest = hashlib.sha256()
-    with explained(path, "read"):
-        with _open(path, "rb") as file:
-            while chunk := file.read(1 << 20):
-                digest.update(chunk)
+    with explained(path, "read"), _open(path, "rb") as file:
+        while chunk := file.read(1 << 20):
+            digest.update(chunk)
     return digest.hexdigest()[:16]
 
 

@@ -34,6 +34,7 @@ COMMANDS: dict[str, str] = {
     "gate": "Decide whether a candidate replaces the champion.",
     "em": "Run the whole loop.",
     "report": "Write a run's report as one HTML file.",
+    "demo": "Run the whole loop on the demo world, on a laptop.",
     "ask": "Ask a question and watch the agent search.",
 }
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from exsearch.retrieval.client import RetrieverClient
     from exsearch.retrieval.encoder import Encoder, demo_checkpoint
-    from exsearch.retrieval.estimate import Estimate, estimate
+    from exsearch.retrieval.estimates import Estimate, estimate
     from exsearch.retrieval.index import build_index, compress_part, encode_part, merge
     from exsearch.retrieval.info import IndexInfo
     from exsearch.retrieval.retriever import LocalRetriever, Retriever, open_retriever
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 _HOME = {
     "Encoder": "encoder",
-    "Estimate": "estimate",
+    "Estimate": "estimates",
     "IndexInfo": "info",
     "LocalRetriever": "retriever",
     "Retriever": "retriever",
@@ -30,7 +30,7 @@ _HOME = {
     "compress_part": "index",
     "demo_checkpoint": "encoder",
     "encode_part": "index",
-    "estimate": "estimate",
+    "estimate": "estimates",
     "merge": "index",
     "open_retriever": "retriever",
 }

@@ -64,7 +64,7 @@ class Codec:
         codes, residuals = [], []
         step = max(1, SCORES_AT_ONCE // len(centroids))
         for start in range(0, len(vectors), step):
-            batch = torch.from_numpy(np.asarray(vectors[start : start + step])).to(place).float()
+            batch = torch.from_numpy(np.array(vectors[start : start + step])).to(place).float()
             nearest = (batch @ centroids.T).argmax(1)
             buckets = torch.bucketize(batch - centroids[nearest], cutoffs).to(torch.uint8)
             bits = (buckets.unsqueeze(-1) >> shifts) & 1
@@ -166,6 +166,6 @@ def _residuals(vectors: npt.NDArray[np.float16], centroids: torch.Tensor) -> Flo
     parts = []
     step = max(1, SCORES_AT_ONCE // len(near))
     for start in range(0, len(vectors), step):
-        batch = torch.from_numpy(np.asarray(vectors[start : start + step])).to(place).float()
+        batch = torch.from_numpy(np.array(vectors[start : start + step])).to(place).float()
         parts.append((batch - near[(batch @ near.T).argmax(1)]).cpu().numpy())
     return np.concatenate(parts)

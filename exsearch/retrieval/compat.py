@@ -8,8 +8,8 @@
 * **git.** colbert-ai imports GitPython, which refuses to load without a `git`
   program; the slim images have none, and nothing here needs one.
 * **Extensions.** colbert-ai's own searcher compiles four small C++ files with g++ and
-  ninja at first use, about half a minute each, one after the other:
-  `compile_extensions()` does it ahead of time, when an image is built.
+  ninja at first use, about half a minute each. Ours does without (see `kernel`); for
+  comparisons with theirs, `compile_extensions()` does it ahead of time.
 * **Chatter.** It prints to stdout, which belongs to `--json` here: `quiet()`.
 """
 
@@ -21,6 +21,7 @@ import importlib
 import os
 import sys
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -117,12 +118,19 @@ def checkpoint_folder(name: str) -> Path:
 
 
 def compile_extensions() -> None:
-    """Compile the C++ that colbert-ai's own CPU searcher wants (needs g++ and ninja)."""
+    """Compile the C++ that colbert-ai's own CPU searcher wants (needs g++ and ninja).
+
+    Nothing here needs it (`plaid.cpp` does that work); for whoever opens one of our
+    indexes with `colbert.Searcher`. One compiler per class at a time.
+    """
     ready()
     from colbert.modeling.colbert import ColBERT
     from colbert.search.index_storage import IndexScorer
     from colbert.search.strided_tensor import StridedTensor
 
-    with quiet():
-        for user in (ColBERT, StridedTensor, IndexScorer):
-            user.try_load_torch_extensions(False)
+    with quiet(), ThreadPoolExecutor(2) as pool:
+        for done in [
+            pool.submit(user.try_load_torch_extensions, False)
+            for user in (IndexScorer, ColBERT, StridedTensor)
+        ]:
+            done.result()

@@ -20,9 +20,9 @@ from exsearch.data.lines import Skipped
 from exsearch.errors import InputError
 from exsearch.records import Passage
 from exsearch.retrieval.encoder import Encoder
-from exsearch.retrieval.estimate import space, tokens_per_passage
+from exsearch.retrieval.estimates import space, tokens_per_passage
 from exsearch.retrieval.info import INFO, IndexInfo
-from exsearch.retrieval.merge import compress_shards, join
+from exsearch.retrieval.assemble import compress_shards, join
 from exsearch.retrieval.plan import Plan, Survey, agree, load_plan, make_plan, survey
 from exsearch.retrieval.progress import Display
 from exsearch.retrieval.shards import encode_shards

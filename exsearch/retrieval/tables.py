@@ -7,7 +7,7 @@ from rich.table import Table
 from rich.text import Text
 
 from exsearch.records import Passage
-from exsearch.retrieval.estimate import Estimate
+from exsearch.retrieval.estimates import Estimate
 from exsearch.retrieval.info import IndexInfo
 
 

@@ -30,6 +30,9 @@ import threading
 import time
 
 from exsearch.errors import ExSearchError, InputError
+from exsearch.training import journal
+from exsearch.training.job import TrainingResult, finished, read_job
+from exsearch.training.plan import plan
 
 LAUNCHER = "EXSEARCH_LAUNCHER_PID"
 """Environment variable with the process that must be alive for the run to go on."""
@@ -41,28 +44,46 @@ LOCAL_WORLD = "LOCAL_WORLD_SIZE"
 def main(path: str) -> int:
     """Run the job in `path`; returns the exit code."""
     _end_with_launcher()
-    # Read when the libraries below are imported, so set before.
-    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    os.environ.setdefault("OMP_NUM_THREADS", str(threads(int(os.environ.get(LOCAL_WORLD, "1")))))
-    import torch
-
-    if not torch.cuda.is_available():
-        os.environ.setdefault("DS_ACCELERATOR", "cpu")
-    from exsearch.training import journal
-    from exsearch.training.job import read_job
-    from exsearch.training.run import run
-
     try:
-        result = run(read_job(path))
+        result = _run(path)
     except ExSearchError as error:
         journal.emit("error", message=str(error), input=isinstance(error, InputError))
         return error.exit_code
     if int(os.environ.get("RANK", "0")) == 0:
         journal.emit("done", result=result.model_dump())
+    return 0
+
+
+def _run(path: str) -> TrainingResult:
+    """What can be refused is refused before torch is imported, which takes long."""
+    job = read_job(path)
+    fingerprint = job.fingerprint()
+    done = finished(job, fingerprint)
+    if done is not None:
+        return done
+    prepared = plan(job)
+    _set_environment()
+    import torch
+
+    if not torch.cuda.is_available():
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")
+    from exsearch.training.run import run
+
+    result = run(job, prepared, fingerprint)
     if torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
-    return 0
+    return result
+
+
+def _set_environment() -> None:
+    """What libraries read when they are imported."""
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    os.environ.setdefault("OMP_NUM_THREADS", str(threads(int(os.environ.get(LOCAL_WORLD, "1")))))
+    if "RANK" not in os.environ:
+        # One process with several GPUs in sight would fall into the Trainer's DataParallel.
+        first, *_ = os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")
+        os.environ["CUDA_VISIBLE_DEVICES"] = first
 
 
 def threads(processes: int) -> int:

@@ -87,10 +87,19 @@ def prepare(model: PreTrainedModel, settings: TrainingConfig, seed: int) -> nn.M
     for layer in layers[: settings.freeze_layers]:
         layer.requires_grad_(False)
     model.config.use_cache = False
+    wrapped = _with_lora(model, layers, settings, seed) if settings.lora_rank else model
     if settings.gradient_checkpointing:
         model.gradient_checkpointing_enable({"use_reentrant": False})
-    if not settings.lora_rank:
-        return model
+        # Only reentrant checkpoints need inputs that ask for a gradient; they would carry
+        # the backward pass down through frozen layers.
+        model.disable_input_require_grads()
+    return wrapped
+
+
+def _with_lora(
+    model: PreTrainedModel, layers: list[nn.Module], settings: TrainingConfig, seed: int
+) -> nn.Module:
+    """Adapt every linear map of the layers that are not frozen."""
     from peft import LoraConfig, get_peft_model
 
     adapted = {

@@ -11,54 +11,50 @@ import torch.distributed
 from transformers import TrainingArguments
 
 from exsearch import storage
-from exsearch.training import journal, state, weights
+from exsearch.training import journal, state
 from exsearch.training.curves import draw
-from exsearch.training.dataset import Row, check_vocabulary, read_rows
+from exsearch.training.dataset import check_vocabulary
 from exsearch.training.deepspeed import deepspeed_config
-from exsearch.training.job import ExampleCounts, TrainingJob, TrainingResult, finished
+from exsearch.training.job import TrainingJob, TrainingResult
 from exsearch.training.model import load_model, merge_lora, prepare, publish
+from exsearch.training.plan import Plan
 from exsearch.training.trainer import StepDataset, WeightedTrainer
 
 
-def run(job: TrainingJob) -> TrainingResult:
+def run(job: TrainingJob, plan: Plan, fingerprint: str) -> TrainingResult:
     """Train, resuming where a killed run of the same job left off.
 
-    Called in every process of the run; the first one writes. The result of a finished
-    run of the same job is returned as it is.
+    Called in every process of the run; the first one writes.
+
+    Args:
+        fingerprint: `job.fingerprint()`, by which checkpoints and the result are known again.
 
     Raises:
-        InputError: the model or the examples cannot be used.
-        StorageError: the disk is too small, full or not writable.
+        InputError: the model cannot be used.
+        StorageError: the disk is full or not writable.
         ExSearchError: the loss became infinite.
     """
-    fingerprint = job.fingerprint()
-    done = finished(job, fingerprint)
-    if done is not None:
-        return done
-    source = weights.resolve(job.model)
-    parameters = weights.inspect(source).parameters
-    itemsize = getattr(torch, job.dtype).itemsize
-    storage.require_space(job.output, state.bytes_needed(parameters, itemsize), "training")
-    rows, counts = read_rows(job)
-
-    clip_scale = sum(len(row.targets) for row in rows) / len(rows)
-    arguments = make_arguments(job, clip_scale)
+    arguments = make_arguments(job, plan)
     folder = state_folder(job)
-    if arguments.process_index == 0:
+    first = arguments.process_index == 0
+    if first:
         owner = f"{fingerprint} {job.settings.zero_stage} {arguments.world_size}"
         state.prepare(folder, owner, resume=job.resume)
     _wait()
     checkpoint = state.newest(folder)
-    trainer = make_trainer(job, source, rows, clip_scale, arguments, state.steps_of(checkpoint))
-    if trainer.journal is not None:
-        journal.emit(
-            "start",
-            step=state.steps_of(checkpoint),
-            total=len(trainer.steps),
-            examples=counts.model_dump(),
-        )
+    done = state.steps_of(checkpoint)
+    log = journal.Journal(Path(job.output) / "log.jsonl", done) if first else None
+    trainer = make_trainer(job, plan, arguments, log)
+    if first:
+        journal.emit("start", step=done, total=plan.steps, examples=plan.counts.model_dump())
     trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
-    return _finish(job, fingerprint, counts, source, trainer)
+    whole = trainer.whole_state()
+    if log is not None:
+        publish(trainer.base, merge_lora(whole), plan.source, Path(job.checkpoint), job.dtype)
+        _conclude(job, plan, fingerprint, log)
+    _wait()
+    path = storage.join(job.output, "result.json")
+    return TrainingResult.model_validate_json(storage.read_text(path))
 
 
 def state_folder(job: TrainingJob) -> Path:
@@ -66,11 +62,11 @@ def state_folder(job: TrainingJob) -> Path:
     return Path(job.output) / "state"
 
 
-def make_arguments(job: TrainingJob, clip_scale: float) -> TrainingArguments:
+def make_arguments(job: TrainingJob, plan: Plan) -> TrainingArguments:
     """The Trainer's arguments; making them joins the process group."""
     settings = job.settings
     cuda = torch.cuda.is_available()
-    clip = settings.max_grad_norm * clip_scale
+    clip = settings.max_grad_norm * plan.mean_targets
     zero = None
     if settings.zero_stage != 0:
         zero = deepspeed_config(
@@ -108,59 +104,37 @@ def make_arguments(job: TrainingJob, clip_scale: float) -> TrainingArguments:
 
 
 def make_trainer(
-    job: TrainingJob,
-    source: Path,
-    rows: list[Row],
-    clip_scale: float,
-    arguments: TrainingArguments,
-    done: int,
+    job: TrainingJob, plan: Plan, arguments: TrainingArguments, log: journal.Journal | None
 ) -> WeightedTrainer:
     """Load the model and lay out the steps.
 
     Args:
-        done: optimizer steps that a checkpoint has already.
+        log: where steps are noted; None on all ranks but the first.
     """
-    cuda = torch.cuda.is_available()
     # Without DeepSpeed the trained weights stay float32 and autocast lowers the
     # arithmetic; DeepSpeed keeps float32 masters of its own.
-    lowered = cuda and job.settings.zero_stage != 0
-    model = load_model(source, getattr(torch, job.dtype) if lowered else torch.float32)
-    check_vocabulary(rows, model.config.get_text_config().vocab_size)
-    dataset = StepDataset(
-        rows, job.settings, job.seed, arguments.process_index, arguments.world_size
-    )
-    first = arguments.process_index == 0
+    lowered = torch.cuda.is_available() and job.settings.zero_stage != 0
+    model = load_model(plan.source, getattr(torch, job.dtype) if lowered else torch.float32)
+    check_vocabulary(plan.rows, model.config.get_text_config().vocab_size)
+    rank, world = arguments.process_index, arguments.world_size
     return WeightedTrainer(
         prepare(model, job.settings, job.seed),
         arguments,
-        dataset,
+        StepDataset(plan.rows, job.settings, job.seed, rank, world),
         job.settings,
-        clip_scale,
-        journal.Journal(Path(job.output) / "log.jsonl", done) if first else None,
+        plan.mean_targets,
+        log,
     )
 
 
-def _finish(
-    job: TrainingJob,
-    fingerprint: str,
-    counts: ExampleCounts,
-    source: Path,
-    trainer: WeightedTrainer,
-) -> TrainingResult:
-    whole = trainer.whole_state()
-    log = trainer.journal
-    if log is None:
-        _wait()
-        return TrainingResult.model_validate_json(
-            storage.read_text(storage.join(job.output, "result.json"))
-        )
-    publish(trainer.base, merge_lora(whole), source, Path(job.checkpoint), job.dtype)
+def _conclude(job: TrainingJob, plan: Plan, fingerprint: str, log: journal.Journal) -> None:
+    """Everything that follows once the model is published; `result.json` last but for tidying."""
     draw(log.records, Path(job.output) / "curves.png")
     result = TrainingResult(
         checkpoint=job.checkpoint,
         fingerprint=fingerprint,
         steps=len(log.records),
-        examples=counts,
+        examples=plan.counts,
         loss_first=log.records[0].loss_per_token,
         loss_last=log.records[-1].loss_per_token,
         tokens=sum(record.tokens for record in log.records),
@@ -168,8 +142,6 @@ def _finish(
     )
     storage.write_json(storage.join(job.output, "result.json"), result.model_dump())
     shutil.rmtree(state_folder(job), ignore_errors=True)
-    _wait()
-    return result
 
 
 def _wait() -> None:

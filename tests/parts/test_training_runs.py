@@ -6,6 +6,8 @@ import json
 import os
 import random
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -28,8 +30,10 @@ from exsearch.records import Example, Segment, Transcript
 from exsearch.training import launch as launching
 from exsearch.training import model as modelling
 from exsearch.training import run as running
+from exsearch.training import state
 from exsearch.training.job import TrainingJob, TrainingResult
 from exsearch.training.launch import launch
+from exsearch.training.plan import plan
 
 pytestmark = pytest.mark.training
 
@@ -107,7 +111,7 @@ def weights_of(folder: str | Path) -> Weights:
 
 
 def in_process(job: TrainingJob) -> Weights:
-    return weights_of(running.run(job).checkpoint)
+    return weights_of(running.run(job, plan(job), job.fingerprint()).checkpoint)
 
 
 def assert_same(found: Weights, expected: Weights, tolerance: float = 1e-5) -> None:
@@ -231,22 +235,20 @@ def children_of(pid: int) -> list[int]:
     return [int(child) for child in text.split()]
 
 
-def test_an_orphaned_run_ends(world: Path, tmp_path: Path) -> None:
-    """The launcher is killed outright: the training process must not go on alone."""
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
+def test_the_run_ends_with_its_launcher(world: Path, tmp_path: Path, how: signal.Signals) -> None:
+    """Asked to stop, or killed outright: the training process must not go on alone."""
     job = make_job(world, tmp_path, epochs=2000)
     code = (
         "import sys; from exsearch.training.job import read_job;"
         "from exsearch.training.launch import launch; launch(read_job(sys.argv[1]))"
     )
     (tmp_path / "asked.json").write_text(job.model_dump_json())
-    import subprocess
-    import sys
-
     launcher = subprocess.Popen([sys.executable, "-c", code, str(tmp_path / "asked.json")])
     log = tmp_path / "log.jsonl"
     until(lambda: log.exists() and log.stat().st_size > 0)
     (trainer,) = children_of(launcher.pid)
-    launcher.kill()
+    launcher.send_signal(how)
     launcher.wait()
     until(lambda: not alive(trainer))
 
@@ -287,7 +289,7 @@ def test_nothing_is_computed_backward_below_frozen_layers(world: Path) -> None:
 
 def test_too_many_frozen_layers_are_refused(world: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="the model has 3 layers"):
-        running.run(make_job(world, tmp_path, freeze_layers=4))
+        in_process(make_job(world, tmp_path, freeze_layers=4))
 
 
 def test_lora_is_merged_when_saved(
@@ -345,15 +347,15 @@ def test_a_model_without_some_weights_is_refused(world: Path, tmp_path: Path) ->
     )
     job = make_job(world, tmp_path / "out")
     with pytest.raises(InputError, match=r"lacks 1 weights .* model\.norm\.weight"):
-        running.run(job.model_copy(update={"model": str(tmp_path / "model")}))
+        in_process(job.model_copy(update={"model": str(tmp_path / "model")}))
 
 
 def test_a_full_disk_is_found_out_before_any_work(
     world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(running.state, "bytes_needed", lambda *_: 1 << 60)
+    monkeypatch.setattr(state, "bytes_needed", lambda *_: 1 << 60)
     with pytest.raises(StorageError, match="training needs about"):
-        running.run(make_job(world, tmp_path))
+        plan(make_job(world, tmp_path))
     assert not (tmp_path / "log.jsonl").exists()
 
 

@@ -133,7 +133,7 @@ async def test_refusals_are_not_tried_again(server: tuple[str, Script]) -> None:
     url, script = server
     script.acts = [422]
     client = RetrieverClient(config(url))
-    with pytest.raises(RetrieverError, match="422.*scripted 422"):
+    with pytest.raises(RetrieverError, match=r"422.*scripted 422"):
         await ask(client, "x")
     assert len(script.seen) == 1
     await client.close()
@@ -171,7 +171,7 @@ async def test_nonsense_is_named(server: tuple[str, Script], answer: Any) -> Non
     url, script = server
     script.acts = [answer]
     client = RetrieverClient(config(url))
-    with pytest.raises(RetrieverError, match="does not answer as|answered 1 queries with"):
+    with pytest.raises(RetrieverError, match=r"does not answer as|answered 1 queries with"):
         await ask(client, "x")
     await client.close()
 

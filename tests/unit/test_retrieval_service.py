@@ -42,10 +42,11 @@ class Fake:
         self.gate.wait(5)
         if self.error:
             raise self.error
-        return [
-            [Passage(pid=str(i), title=f"T{i}", text=f"on {q}", score=9.0 - i) for i in range(min(k, 3))]
-            for q in queries
-        ]  # fmt: skip
+        return [[found(q, rank) for rank in range(min(k, 3))] for q in queries]
+
+
+def found(query: str, rank: int) -> Passage:
+    return Passage(pid=str(rank), title=f"T{rank}", text=f"on {query}", score=9.0 - rank)
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from exsearch.config import ModelConfig, PolicyConfig
 from exsearch.errors import InputError, PolicyError
 
 CPU_BLOCK = 32
-"""Tokens per KV block on CPU: the least its attention takes. Prefixes are shared by whole blocks."""
+"""Tokens per KV block on CPU, the least it takes; prefixes are shared in whole blocks."""
 
 
 def prepare_environment(config: PolicyConfig) -> None:
@@ -30,7 +30,7 @@ def prepare_environment(config: PolicyConfig) -> None:
         "VLLM_WORKER_MULTIPROC_METHOD": "spawn",
         "VLLM_CPU_KVCACHE_SPACE": str(config.cpu_kv_gib),
         "VLLM_CPU_OMP_THREADS_BIND": ",".join(map(str, cores)),
-        "VLLM_LOGGING_LEVEL": "WARNING",
+        "VLLM_LOGGING_LEVEL": "ERROR",
         "VLLM_NO_USAGE_STATS": "1",
         "HF_HUB_OFFLINE": "1",
         "TOKENIZERS_PARALLELISM": "false",

