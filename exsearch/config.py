@@ -82,26 +82,26 @@ class RetrievalConfig(Section):
     """ColBERT, its index and its service."""
 
     checkpoint: str = "colbert-ir/colbertv2.0"
-    """A ColBERT checkpoint folder."""
+    """A ColBERT checkpoint: a folder, a hub id, or `demo` (untrained, from a pip package)."""
     index: str = ""
     """Index folder; empty: `RUN/index`."""
     url: str = ""
     """Use the retriever service at this address instead of opening the index."""
     nbits: Literal[1, 2, 4] = 2
     """Bits per residual dimension."""
-    doc_maxlen: int = 180
+    doc_maxlen: int = Field(default=180, ge=4, le=512)
     """Longest passage, in ColBERT tokens."""
-    query_maxlen: int = 32
+    query_maxlen: int = Field(default=32, ge=4, le=512)
     """Longest query, in ColBERT tokens."""
-    batch_size: int = 64
+    batch_size: int = Field(default=64, ge=1)
     """Passages encoded at once."""
-    shard_size: int = 25_000
+    shard_size: int = Field(default=5_000, ge=1)
     """Passages per encoded shard: what a killed build may lose."""
-    kmeans_iterations: int = 4
+    kmeans_iterations: int = Field(default=4, ge=1)
     """k-means rounds for the centroids."""
-    timeout: float = 30.0
+    timeout: float = Field(default=30.0, gt=0.0)
     """Deadline of one search, retries included, in seconds."""
-    retries: int = 4
+    retries: int = Field(default=4, ge=0)
     """Further attempts after a failed one."""
     cache: str = ""
     """Folder of the on-disk cache of results; empty: none."""

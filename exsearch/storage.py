@@ -16,6 +16,7 @@ import json
 import os
 import shutil
 import tempfile
+import threading
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -182,6 +183,7 @@ class AppendLog:
         self.finished = exists(path)
         self._count = 0
         self._file: IO[bytes] | None = None
+        self._one_at_a_time = threading.Lock()
         if self.finished:
             return
         with explained(path, "append to"):
@@ -191,15 +193,21 @@ class AppendLog:
             else:
                 partial = Path(f"{path}.partial")
                 partial.parent.mkdir(parents=True, exist_ok=True)
-                self._file = partial.open("a+b")
+                # Unbuffered: what a full disk refused must not linger and be written later.
+                self._file = partial.open("a+b", buffering=0)
                 self._drop_torn_line(self._file)
 
     @staticmethod
     def _drop_torn_line(file: IO[bytes]) -> None:
-        file.seek(0)
-        data = file.read()
-        whole = data.rfind(b"\n") + 1
-        if whole != len(data):
+        end = size = file.seek(0, os.SEEK_END)
+        whole = 0
+        while end and not whole:
+            start = max(0, end - (1 << 20))
+            file.seek(start)
+            newline = file.read(end - start).rfind(b"\n")
+            whole = start + newline + 1 if newline >= 0 else 0
+            end = start
+        if whole != size:
             file.truncate(whole)
         file.seek(0, os.SEEK_END)
 
@@ -221,22 +229,23 @@ class AppendLog:
                 yield from file
 
     def append(self, *lines: str) -> None:
-        """Add lines as one unit: after a return they are on disk.
+        """Add lines as one unit: after a return they are on disk. Threads take turns.
 
         Raises:
             StorageError: the disk is full; what was appended before is untouched.
         """
         payload = "".join(f"{line}\n" for line in lines).encode()
-        with explained(self.path, "append to"):
+        with self._one_at_a_time, explained(self.path, "append to"):
             if self.remote:
                 self._fs.pipe_file(f"{self._key}/{self._count:08d}.jsonl", payload)
                 self._count += 1
                 return
             assert self._file is not None, "the log is closed"
-            start = self._file.tell()
+            start = self._file.seek(0, os.SEEK_END)
+            left = memoryview(payload)
             try:
-                self._file.write(payload)
-                self._file.flush()
+                while left:
+                    left = left[self._file.write(left) :]
                 os.fsync(self._file.fileno())
             except OSError:
                 with contextlib.suppress(OSError):

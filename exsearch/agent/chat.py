@@ -24,10 +24,14 @@ _AGENT, _REPLY = "AGENTSAIDTHIS", "REPLYSAIDTHIS"
 
 @dataclass(frozen=True)
 class Closing:
-    """Text between an assistant turn and the next one, around the reply."""
+    """Text around an assistant turn: what leads it in, and what lies between it and the next."""
 
+    lead: str
+    """Written by the agent: the generation prompt ends before it (in Llama 2, a space)."""
     before: str
+    """From the turn's end to the reply."""
     after: str
+    """From the reply's end to the next turn."""
 
 
 class ChatFormat:
@@ -79,6 +83,10 @@ class ChatFormat:
         """Ids of a text by a person or the agent, in which nothing is special."""
         return self.encode(self.disarm(text))
 
+    def encode_turn(self, text: str) -> list[int]:
+        """Ids of what the agent writes, as the template sets it, without the turn's end."""
+        return self.encode(self._closing.lead + self.disarm(text).strip())
+
     def decode(self, ids: Sequence[int]) -> str:
         """The agent's text, without special tokens."""
         kept = [i for i in ids if i not in self.specials]
@@ -92,14 +100,27 @@ class ChatFormat:
         return text
 
     def render(self, messages: Sequence[Message], *, prompt: bool) -> str:
-        """The chat template over the messages; `prompt` opens the next assistant turn."""
+        """The chat template over the messages; `prompt` opens the next assistant turn.
+
+        Raises:
+            InputError: the template refuses them, for example turns that do not alternate.
+        """
         chat = [
             {"role": m.role, "content": self.disarm(m.content).strip()}
             for m in self._fold(messages)
         ]
-        return str(
-            self.tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=prompt)
-        )
+        try:
+            return str(
+                self.tokenizer.apply_chat_template(
+                    chat, tokenize=False, add_generation_prompt=prompt
+                )
+            )
+        except jinja2.TemplateError as error:
+            roles = ", ".join(m.role for m in messages)
+            raise InputError(
+                f"the chat template of {self.tokenizer.name_or_path!r} refuses turns by "
+                f"{roles}: {error}"
+            ) from error
 
     def opening(self, instruction: str, user: str) -> Segment:
         """Everything before the agent's first turn."""
@@ -122,7 +143,7 @@ class ChatFormat:
 
     def turn(self, text: str) -> Segment:
         """A complete assistant turn with its end, carrying loss."""
-        ids = self.encode_plain(text.strip())
+        ids = self.encode_turn(text)
         return Segment(role="assistant", ids=(*ids, *self.end_ids), agent=True)
 
     def transcript(self, conversation: Conversation) -> Transcript:
@@ -147,7 +168,7 @@ class ChatFormat:
             done = len(self.end_ids) if segments else 0
             segments.append(Segment(role="user", ids=tuple(ids[done:])))
             segments.append(self.turn(message.content))
-            seen = text + self.disarm(message.content).strip()
+            seen = text + self._closing.lead + self.disarm(message.content).strip()
         if not segments:
             raise InputError(f"conversation {conversation.id} has no assistant turn to learn from")
         return Transcript(segments=tuple(segments))
@@ -160,8 +181,10 @@ class ChatFormat:
         """Put the system message into the first user turn where the template has no system."""
         if self.has_system or not messages or messages[0].role != "system":
             return list(messages)
-        system, first, *rest = messages
-        content = f"{system.content}\n\n{first.content}"
+        system, *rest = messages
+        content = system.content
+        if rest and rest[0].role == "user":
+            content = f"{content}\n\n{rest.pop(0).content}"
         return [Message(role="user", content=content), *rest]
 
     def _accepts_system(self) -> bool:
@@ -172,21 +195,17 @@ class ChatFormat:
             return False
 
     def _find_closing(self) -> Closing:
-        text = self.render(
-            [
-                Message(role="user", content="x"),
-                Message(role="assistant", content=_AGENT),
-                Message(role="user", content=_REPLY),
-            ],
-            prompt=True,
-        )
-        before, found, after = text.partition(_AGENT)[2].partition(_REPLY)
+        opening = Message(role="user", content="x")
+        turns = [Message(role="assistant", content=_AGENT), Message(role="user", content=_REPLY)]
+        head, _, tail = self.render([opening, *turns], prompt=True).partition(_AGENT)
+        before, found, after = tail.partition(_REPLY)
         if not found:
             raise InputError(
                 f"the chat template of {self.tokenizer.name_or_path!r} drops earlier turns; "
                 "an episode cannot grow under it"
             )
-        return Closing(before, after)
+        prompt = self.render([opening], prompt=True)
+        return Closing(head.removeprefix(prompt) if head.startswith(prompt) else "", before, after)
 
     def _find_end(self) -> tuple[int, ...]:
         """The tokens that close an assistant turn: up to the first special one."""

@@ -31,7 +31,8 @@ _FORGED = re.compile(r"<\s*/?\s*(QUERY|SEARCH|FACT|FINAL)\s*/?\s*>", re.IGNORECA
 # C0/C1 controls, zero-width and bidirectional marks, BOM, unpaired surrogates:
 # invisible, and able to hide or reorder what a reader or a tokenizer sees.
 _INVISIBLE = re.compile(
-    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b-\u200f\u202a-\u202e\u2060-\u2064\u2066-\u206f\ufeff\ud800-\udfff]"
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\xad\u061c\u180e\u200b-\u200f\u202a-\u202e\u2060-\u206f"
+    "\ufeff\ufff9-\ufffb\ud800-\udfff\U000e0000-\U000e007f]"
 )
 _NUMBER = re.compile(r"\[\s*(\d{1,4})\s*\]")
 _LONGEST_WORD = 40

@@ -12,7 +12,7 @@ import asyncio
 import hashlib
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 from dataclasses import dataclass, field
 
 from exsearch.agent.episode import EpisodeResult, Setting, run_episode
@@ -125,8 +125,8 @@ async def run_questions(
     """Sample every question's episodes into `log` and finish it, in the questions' order.
 
     Raises:
-        InputError: the log holds trajectories made with other settings, or two
-            questions share an id.
+        InputError: the log holds trajectories made with other settings or of other
+            questions, or two questions share an id.
         PolicyError: the engine is gone; what was appended stays, run again to go on.
     """
     order = {question.id: place for place, question in enumerate(questions)}
@@ -135,6 +135,7 @@ async def run_questions(
         raise InputError(f"two questions have the id {twice!r}; ids must be unique in a run")
     made_by = provenance(setting)
     done = _finished(log, plan.samples, made_by)
+    _check_questions(log, done.keys(), order.keys())
     progress = Progress(questions=len(questions), policy=setting.policy.stats)
     progress.done = progress.resumed = len(done)
     watch = watch or (lambda progress: None)
@@ -144,20 +145,26 @@ async def run_questions(
     room = asyncio.Semaphore(max(1, plan.concurrency // plan.samples))
 
     async def one(question: Question) -> None:
-        async with room:
-            samples = await asyncio.gather(
-                *(_sample(question, k, timed, plan, made_by) for k in range(plan.samples))
-            )
+        async with room, asyncio.TaskGroup() as group:
+            tasks = [
+                group.create_task(_sample(question, k, timed, plan, made_by))
+                for k in range(plan.samples)
+            ]
+        samples = [task.result() for task in tasks]
         lines = [trajectory.to_line() for trajectory in samples]
         await asyncio.to_thread(log.append, *lines)
         done[question.id] = lines
         _count(progress, samples)
         watch(progress)
 
-    async with asyncio.TaskGroup() as group:
-        for question in questions:
-            if question.id not in done:
-                group.create_task(one(question))
+    try:
+        async with asyncio.TaskGroup() as group:
+            for question in questions:
+                if question.id not in done:
+                    group.create_task(one(question))
+    except BaseExceptionGroup as several:
+        # One dead engine or full disk fails many tasks alike: the first says it all.
+        raise _first(several) from several
     log.finish(line for name in sorted(done, key=order.__getitem__) for line in done[name])
     return progress
 
@@ -169,6 +176,24 @@ def _count(progress: Progress, samples: Sequence[Trajectory]) -> None:
         progress.inexact += not trajectory.exact
         if trajectory.failure:
             progress.failures[trajectory.failure.reason] += 1
+
+
+def _first(several: BaseExceptionGroup[BaseException]) -> BaseException:
+    """The first error of a task group, out of its wrapping: the others follow from it."""
+    error = several.exceptions[0]
+    return _first(error) if isinstance(error, BaseExceptionGroup) else error
+
+
+def _check_questions(log: AppendLog, held: Set[str], asked: Set[str]) -> None:
+    """A log goes on only with the questions it was begun with."""
+    strange = sorted(held - asked)
+    missing = sorted(asked - held) if log.finished else []
+    if strange or missing:
+        what = f"holds question {strange[0]!r}" if strange else f"lacks question {missing[0]!r}"
+        raise InputError(
+            f"{log.path} {what}: it was made for other questions or another number of samples; "
+            "remove it, or write to another folder"
+        )
 
 
 def _finished(log: AppendLog, samples: int, made_by: Provenance) -> dict[str, list[str]]:
@@ -227,7 +252,7 @@ async def score_answers(
     if not scorable or result.transcript is None:
         return ()
     prompt = result.transcript.token_ids
-    targets = {alias: setting.policy.chat.encode_plain(alias) for alias in question.answers}
+    targets = {alias: setting.policy.chat.encode_turn(alias) for alias in question.answers}
     room = setting.policy.max_tokens - len(prompt)
     fitting = {alias: ids for alias, ids in targets.items() if 0 < len(ids) < room}
     if not fitting:

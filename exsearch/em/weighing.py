@@ -46,6 +46,7 @@ def weigh(
         for group in read_groups(scored_files(stage)):
             question = _question_of(group, questions)
             correct = [bool(exact_match(t.answer, question.answers)) for t in group]
+            _require_scores(group)
             weighed = weigh_question(question, group, correct, config)
             weights.append(weighed)
             inexact += sum(not t.exact for t in group)
@@ -73,13 +74,16 @@ def _question_of(group: Sequence[Trajectory], questions: Mapping[str, Question])
             f"the rollouts hold question {name!r}, which is in none of the question files; "
             "weigh with the files that were sampled from"
         )
+    return questions[name]
+
+
+def _require_scores(group: Sequence[Trajectory]) -> None:
     unscored = [t.sample for t in group if not t.scores and t.failure is None]
     if unscored:
         raise InputError(
-            f"samples {unscored} of question {name!r} have no answer scores; "
+            f"samples {unscored} of question {group[0].question_id!r} have no answer scores; "
             "run `exsearch weigh --score` with the model that sampled them"
         )
-    return questions[name]
 
 
 async def score_rollouts(
@@ -104,10 +108,11 @@ async def score_rollouts(
         done.setdefault(trajectory.question_id, []).append(trajectory.to_line())
     order: list[str] = []
     for group in read_groups(shard_files(stage.rollouts)):
-        name = group[0].question_id
+        question = _question_of(group, questions)
+        name = question.id
         order.append(name)
         if len(done.get(name, ())) != len(group):
-            done[name] = await _score_group(questions[name], group, setting)
+            done[name] = await _score_group(question, group, setting)
             log.append(*done[name])
         watch(len(order))
     log.finish(line for name in order for line in done[name])

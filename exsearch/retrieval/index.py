@@ -19,10 +19,10 @@ from exsearch.data.corpus import read_corpus
 from exsearch.data.lines import Skipped
 from exsearch.errors import InputError
 from exsearch.records import Passage
+from exsearch.retrieval.assemble import compress_shards, join
 from exsearch.retrieval.encoder import Encoder
 from exsearch.retrieval.estimates import space, tokens_per_passage
 from exsearch.retrieval.info import INFO, IndexInfo
-from exsearch.retrieval.assemble import compress_shards, join
 from exsearch.retrieval.plan import Plan, Survey, agree, load_plan, make_plan, survey
 from exsearch.retrieval.progress import Display
 from exsearch.retrieval.shards import encode_shards

@@ -110,7 +110,7 @@ class OpenAIPolicy:
         ids = choice.get("token_ids")
         ended = choice.get("finish_reason") == "stop"
         if ids is None:
-            ids = self.chat.encode_plain(choice["text"])
+            ids = self.chat.encode_turn(choice["text"])
             ids += [*self.chat.end_ids] if ended else []
             self.stats.notes["ids_from_text"] = self.stats.notes.get("ids_from_text", 0) + 1
         logprobs = (choice.get("logprobs") or {}).get("token_logprobs") or ()
