@@ -8,7 +8,7 @@ reading at the last agent token, and computes logits at agent tokens only. Count
 both: the transcripts' tokens, without padding, per second of optimizer step. Runs
 alternate; medians over repeats.
 
-    python benchmarks/training_tokens.py --examples 8 --repeats 3
+    python benchmarks/training_tokens.py --examples 4 --repeats 5
 
 `--model FOLDER` takes a real model; without it the weights are random, in SmolLM2-135M's
 shape. Transcripts are random tokens: 200-500 of them, about a quarter by the agent.
@@ -192,30 +192,30 @@ def main() -> None:
     options = parser.parse_args()
 
     model = load(options.model, options.layers)
+    name = Path(options.model).name or f"random, SmolLM2-135M's shape, {options.layers} layers"
     examples = transcripts(options.examples, model.config.get_text_config().vocab_size)
     tokens = sum(len(example.transcript.token_ids) for example in examples)
     written = sum(sum(example.transcript.loss_mask) for example in examples)
     sides = {"plain": run_plain, "ours": run_ours}
-    speeds: dict[str, list[float]] = {name: [] for name in sides}
+    speeds: dict[str, list[float]] = {side: [] for side in sides}
     for run in sides.values():
         run(model, examples[:1], 1)  # first use of kernels and memory
     for repeat in range(options.repeats):
-        for name, run in sides.items():
+        for side, run in sides.items():
             speed = tokens / sum(run(model, examples, options.batch_size))
-            speeds[name].append(round(speed, 1))
-            print(f"repeat {repeat + 1}: {name} {speed:.1f} tokens/s", file=sys.stderr, flush=True)
+            speeds[side].append(round(speed, 1))
+            print(f"repeat {repeat + 1}: {side} {speed:.1f} tokens/s", file=sys.stderr, flush=True)
     pairs = zip(speeds["ours"], speeds["plain"], strict=True)
     result = {
         "command": "python benchmarks/training_tokens.py " + " ".join(sys.argv[1:]),
         "machine": f"{platform.machine()}, {torch.get_num_threads()} threads, "
         + (torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU"),
-        "model": Path(options.model).name
-        or f"random weights, SmolLM2-135M's shape, {options.layers} layers",
+        "model": name,
         "examples": options.examples,
         "tokens": tokens,
         "agent_share": round(written / tokens, 3),
         "tokens_per_second": speeds,
-        "median": {name: statistics.median(values) for name, values in speeds.items()},
+        "median": {side: statistics.median(values) for side, values in speeds.items()},
         "ratio": round(statistics.median(ours / plain for ours, plain in pairs), 2),
     }
     options.output.parent.mkdir(parents=True, exist_ok=True)

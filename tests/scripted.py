@@ -52,7 +52,7 @@ class ScriptedPolicy:
         self.prompts.append(list(prompt))
         self.samplings.append(how)
         await asyncio.sleep(self.pause(how) if self.pause else 0)
-        ids = self.chat.encode_plain(self.author(prompt, how))
+        ids = self.chat.encode_turn(self.author(prompt, how))
         if not self.runs_on:
             ids += [*self.chat.end_ids]
         ids = ids[: how.max_tokens]

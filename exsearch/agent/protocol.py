@@ -82,7 +82,7 @@ def parse_turn(text: str) -> Turn:
     if not parts:
         raise Malformed("no marker")
     if lead.strip():
-        raise Malformed(f"text before {parts[0][0]}")
+        raise Malformed(f"text before <{parts[0][0]}>")
     if "SEARCH" in names:
         raise Malformed("the agent wrote <SEARCH>, which only the environment may")
     fact = None

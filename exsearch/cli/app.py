@@ -39,6 +39,10 @@ COMMANDS: dict[str, str] = {
 }
 
 
+INTERRUPTED = 130
+"""Exit code after Ctrl-C, as shells have it."""
+
+
 class LazyGroup(TyperGroup):
     """Loads `exsearch.cli.NAME` on first use of the command NAME.
 
@@ -92,6 +96,9 @@ def run() -> None:
     except ExSearchError as error:
         console.print(f"error: {error}", style="bold red", markup=False)
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, SystemExit) as ended:
+        # Typer turns an interrupt into this exit code, without a word.
+        if isinstance(ended, SystemExit) and ended.code != INTERRUPTED:
+            raise
         console.print("interrupted; run the same command again to go on where it stopped")
-        sys.exit(130)
+        sys.exit(INTERRUPTED)

@@ -25,6 +25,9 @@ def main(
     speed_only: Annotated[
         bool, typer.Option("--speed-only", help="Measure this machine and stop.")
     ] = False,
+    models_only: Annotated[
+        bool, typer.Option("--models-only", help="Make the models and the world, and stop.")
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Watch SmolLM2-135M become a search agent on this machine, without a GPU.
@@ -35,6 +38,9 @@ def main(
     Example: `exsearch demo --set em.iterations=3`
     """
     run = settings(config, overrides)
+    if models_only:
+        prepare(run)
+        return
     tell_forecast()
     if speed_only:
         return

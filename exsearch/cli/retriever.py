@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from exsearch.cli.common import ConfigOption, SetOption, console, settings
+from exsearch.cli.common import ConfigOption, SetOption, settings
 
 
 def main(
@@ -28,14 +28,8 @@ def main(
     Example: `exsearch retriever --index runs/wiki/index --port 8893`
     """
     from exsearch import storage
-    from exsearch.retrieval import Searcher
-    from exsearch.retrieval.service import serve
+    from exsearch.retrieval.service import serve_folder
 
     run = settings(config, overrides)
     target = folder or run.retrieval.index or storage.join(run.run, "index")
-    searcher = Searcher(target, run.retrieval.checkpoint or None)
-    console.print(
-        f"serving {searcher.info.passages:,} passages of {target} at http://{host}:{port}",
-        markup=False,
-    )
-    serve(searcher, searcher.info, host, port)
+    serve_folder(target, run.retrieval.checkpoint or None, host, port)

@@ -24,6 +24,7 @@ def main(
     Example: `exsearch search "river through Cairo" -k 3 --index runs/wiki/index`
     """
     import asyncio
+    import json
 
     from rich.console import Console
 
@@ -31,7 +32,7 @@ def main(
     from exsearch.retrieval.retriever import search_once
     from exsearch.retrieval.tables import results_table
 
-    more = [f"retrieval.index={folder}", "retrieval.url="] if folder else []
+    more = [f"retrieval.index={json.dumps(folder)}", "retrieval.url=''"] if folder else []
     retriever = open_retriever(settings(config, overrides, *more))
     found = asyncio.run(search_once(retriever, text, k))
     if as_json:

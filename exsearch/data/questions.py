@@ -9,11 +9,14 @@
 | `flashrag` | `golden_answers`                   | `metadata`, where it keeps one of the above|
 | `kilt`     | `input` and `output`               | provenance (titles alone)                  |
 
-Each may be JSON lines or one JSON array, packed (`.gz`) or not.
+Each may be JSON lines or one JSON array, packed (`.gz`) or not. A range after the path
+takes some of a file's questions: `hotpot_dev.json[0:500]`, counted from 0, end excluded.
 """
 
 from __future__ import annotations
 
+import itertools
+import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -53,6 +56,18 @@ SIGNS: tuple[tuple[str, frozenset[str]], ...] = (
 """Keys that only records of a format have, the most telling first."""
 
 
+_RANGE = re.compile(r"^(?P<path>.+)\[(?P<start>\d*):(?P<stop>\d*)\]$")
+
+
+def split_range(path: str) -> tuple[str, slice]:
+    """`file[a:b]` as the file and its range; a path without one is the whole file."""
+    match = _RANGE.match(path)
+    if match is None:
+        return path, slice(None)
+    start, stop = (int(match[name]) if match[name] else None for name in ("start", "stop"))
+    return match["path"], slice(start, stop)
+
+
 def detect_format(path: str) -> str:
     """Tell a question file's format by its first record.
 
@@ -60,7 +75,7 @@ def detect_format(path: str) -> str:
         InputError: no known format has these keys (BadLine: the record is no JSON object).
         StorageError: missing or unreadable.
     """
-    keys = first_record(path).keys()
+    keys = first_record(split_range(path)[0]).keys()
     for name, signs in SIGNS:
         if signs <= keys:
             return name
@@ -76,7 +91,7 @@ def read_questions(
     """Questions of a file in any known format, one at a time.
 
     Args:
-        path: file or URL, packed or not.
+        path: file or URL, packed or not, with or without a range.
         format: a key of `PARSERS`, or "auto" to detect it.
         skip_bad: count bad records into `report` and go on, instead of stopping at the first.
 
@@ -99,4 +114,6 @@ def read_questions(
         seen.add(question.id)
         return question
 
-    return read_each(path, parse, skip_bad=skip_bad, report=report)
+    file, part = split_range(path)
+    read = read_each(file, parse, skip_bad=skip_bad, report=report)
+    return itertools.islice(read, part.start, part.stop)

@@ -12,7 +12,7 @@ from exsearch.data.world_country import Country, Entity, Key, Value
 from exsearch.errors import InputError
 from exsearch.records import Hop, Question
 
-MIX = {"bridge3": 0.35, "comparison": 0.20}
+MIX = {"bridge3": 0.25, "comparison": 0.10}
 """Shares of the kinds of question; the rest are two-hop bridges."""
 
 

@@ -233,15 +233,12 @@ _ALL = (
 RELATIONS: dict[str, Relation] = {relation.key: relation for relation in _ALL}
 
 BRIDGE2 = (
-    *("directed born", "directed birth", "produced founder", "produced based"),
-    *("wrote born", "wrote birth", "published founder", "published based"),
-    *("founder born", "based river", "based craft", "born river", "born craft", "river mouth"),
+    *("directed born", "produced based", "wrote born", "published based"),
+    *("founder born", "born river"),
 )
 BRIDGE3 = (
-    *("directed born river", "directed born craft", "produced founder born"),
-    *("produced based river", "produced based craft", "wrote born river", "wrote born craft"),
-    *("published founder born", "published based river", "published based craft"),
-    *("founder born river", "founder born craft", "based river mouth", "born river mouth"),
+    *("produced founder born", "published founder born"),
+    *("directed born river", "wrote born river"),
 )
 
 

@@ -24,8 +24,9 @@
 
 namespace {
 
-constexpr int LANES = 16;   // floats in one accumulator
-constexpr int ROWS = 4;     // rows multiplied at once
+constexpr int LANES = 16;           // floats in one accumulator
+constexpr int COLUMNS = 2 * LANES;  // query vectors multiplied at once
+constexpr int ROWS = 4;             // rows multiplied at once
 typedef float vec __attribute__((vector_size(LANES * sizeof(float)), aligned(4), may_alias));
 
 #if defined(__x86_64__)
@@ -61,25 +62,29 @@ struct Ranked {
 };
 
 // out[r, q] = rows[r] . query[q], for query vectors laid out [dim, width], width a multiple
-// of LANES. Per output the sum runs over dim in order, however rows are grouped.
+// of COLUMNS. Eight accumulators keep the multipliers busy; per output the sum runs over dim
+// in order, however rows are grouped.
 CLONED void products(const float* rows, int64_t count, int dim, const float* query, int width,
                      float* out) {
     for (int64_t r = 0; r < count; r += ROWS) {
         const int here = static_cast<int>(std::min<int64_t>(ROWS, count - r));
         const float* row[ROWS];
         for (int i = 0; i < ROWS; i++) row[i] = rows + (r + std::min(i, here - 1)) * dim;
-        for (int q = 0; q < width; q += LANES) {
-            vec a = {}, b = {}, c = {}, d = {};
-            for (int x = 0; x < dim; x++) {
-                const vec y = *reinterpret_cast<const vec*>(query + x * width + q);
-                a += row[0][x] * y;
-                b += row[1][x] * y;
-                c += row[2][x] * y;
-                d += row[3][x] * y;
+        for (int q = 0; q < width; q += COLUMNS) {
+            vec a0 = {}, b0 = {}, c0 = {}, d0 = {}, a1 = {}, b1 = {}, c1 = {}, d1 = {};
+            const float* column = query + q;
+            for (int x = 0; x < dim; x++, column += width) {
+                const vec y0 = *reinterpret_cast<const vec*>(column);
+                const vec y1 = *reinterpret_cast<const vec*>(column + LANES);
+                const float a = row[0][x], b = row[1][x], c = row[2][x], d = row[3][x];
+                a0 += a * y0, a1 += a * y1;
+                b0 += b * y0, b1 += b * y1;
+                c0 += c * y0, c1 += c * y1;
+                d0 += d * y0, d1 += d * y1;
             }
-            const vec sums[ROWS] = {a, b, c, d};
+            const vec sums[ROWS][2] = {{a0, a1}, {b0, b1}, {c0, c1}, {d0, d1}};
             for (int i = 0; i < here; i++)
-                std::memcpy(out + (r + i) * width + q, &sums[i], sizeof(vec));
+                std::memcpy(out + (r + i) * width + q, sums[i], sizeof(sums[i]));
         }
     }
 }
@@ -141,7 +146,7 @@ class Query {
     Query(const Index& index, const Settings& settings, const float* vectors, int count,
           int threads)
         : index_(index), settings_(settings), count_(count),
-          width_((count + LANES - 1) / LANES * LANES), threads_(threads),
+          width_((count + COLUMNS - 1) / COLUMNS * COLUMNS), threads_(threads),
           query_(static_cast<size_t>(index.dim) * width_, 0.0f) {
         for (int q = 0; q < count; q++)
             for (int x = 0; x < index.dim; x++)

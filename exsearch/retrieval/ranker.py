@@ -37,7 +37,8 @@ class Ranker:
         StorageError: a file is missing, damaged, or does not fit the others.
     """
 
-    def __init__(self, folder: Path, info: IndexInfo) -> None:
+    def __init__(self, folder: Path, info: IndexInfo, threads: int) -> None:
+        self._threads = threads
         self._library = kernel.library()
         centroids = _tensor(folder / "centroids.pt").float().numpy()
         lists, counts = _tensors(folder / "ivf.pid.pt")
@@ -85,7 +86,7 @@ class Ranker:
         assert dim == self._dim
         cells, threshold, kept = breadth(k)
         most = min(k, self._view.passages)
-        settings = kernel.Settings(cells, kept, most, threads(), threshold)
+        settings = kernel.Settings(cells, kept, most, self._threads, threshold)
         rows = np.zeros((count, most), np.int32)
         scores = np.zeros((count, most), np.float32)
         found = np.zeros(count, np.int32)
@@ -105,7 +106,7 @@ class Ranker:
         ]
 
 
-def threads() -> int:
+def processors() -> int:
     """Processors that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 

@@ -60,17 +60,22 @@ class _Call:
 
 
 class LocalRetriever:
-    """An open index. Calls that come while a batch is searched form the next batch.
+    """An open index. Calls that come while all workers search form the next batch.
 
-    Nobody waits for company: a lone call starts at once, and under load the batches
-    grow by themselves. One thread searches; the event loop stays free.
+    Nobody waits for company: a call that finds a worker free starts at once, and under
+    load the batches grow by themselves. The event loop stays free.
+
+    Args:
+        searcher: must allow as many threads at once as there are workers.
+        workers: batches searched at the same time.
     """
 
-    def __init__(self, searcher: Searches) -> None:
+    def __init__(self, searcher: Searches, workers: int = 1) -> None:
         self._searcher = searcher
         self._waiting: list[_Call] = []
-        self._draining: asyncio.Task[None] | None = None
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="searcher")
+        self._idle = workers
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._threads = ThreadPoolExecutor(workers, thread_name_prefix="searcher")
         self.batches: list[int] = []
         """Sizes of the batches since someone last took them (for metrics)."""
 
@@ -84,29 +89,36 @@ class LocalRetriever:
             return []
         call = _Call(queries, k, asyncio.get_running_loop().create_future())
         self._waiting.append(call)
-        if self._draining is None or self._draining.done():
-            self._draining = asyncio.create_task(self._drain())
+        if self._idle:
+            self._idle -= 1
+            task = asyncio.create_task(self._work())
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
         return await call.result
 
-    async def _drain(self) -> None:
-        loop = asyncio.get_running_loop()
-        while self._waiting:
-            batch = self._next_batch()
-            queries = [query for call in batch for query in call.queries]
-            self._note(len(queries))
-            try:
-                found = await loop.run_in_executor(
-                    self._thread, self._searcher.search, queries, batch[0].k
-                )
-            except (ExSearchError, OSError, RuntimeError, ValueError) as error:
-                _fail(batch, error)
-                continue
-            start = 0
-            for call in batch:
-                rows = found[start : start + len(call.queries)]
-                start += len(call.queries)
-                if not call.result.done():  # its caller may have gone
-                    call.result.set_result(rows)
+    async def _work(self) -> None:
+        try:
+            while batch := self._next_batch():
+                await self._search(batch)
+        finally:
+            self._idle += 1  # at once: a call that comes now must not count on this worker
+
+    async def _search(self, batch: list[_Call]) -> None:
+        queries = [query for call in batch for query in call.queries]
+        self._note(len(queries))
+        try:
+            found = await asyncio.get_running_loop().run_in_executor(
+                self._threads, self._searcher.search, queries, batch[0].k
+            )
+        except (ExSearchError, OSError, RuntimeError, ValueError) as error:
+            _fail(batch, error)
+            return
+        start = 0
+        for call in batch:
+            rows = found[start : start + len(call.queries)]
+            start += len(call.queries)
+            if not call.result.done():  # its caller may have gone
+                call.result.set_result(rows)
 
     def _next_batch(self) -> list[_Call]:
         """The oldest call, and those that fit beside it and want as many passages."""
@@ -126,9 +138,9 @@ class LocalRetriever:
         del self.batches[:-1000]
 
     async def close(self) -> None:
-        if self._draining is not None and not self._draining.done():
-            await self._draining
-        self._thread.shutdown(wait=True)
+        if self._tasks:
+            await asyncio.wait(set(self._tasks))
+        self._threads.shutdown(wait=True)
 
 
 def _fail(batch: Sequence[_Call], error: Exception) -> None:

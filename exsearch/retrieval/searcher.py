@@ -13,7 +13,7 @@ from exsearch.errors import InputError, StorageError
 from exsearch.records import Passage
 from exsearch.retrieval.encoder import Encoder
 from exsearch.retrieval.info import IndexInfo
-from exsearch.retrieval.ranker import Ranker
+from exsearch.retrieval.ranker import Ranker, processors
 from exsearch.retrieval.store import PassageStore
 
 LONGEST_QUERY = 4000
@@ -26,13 +26,16 @@ class Searcher:
     Args:
         folder: a finished index.
         checkpoint: the encoder's folder, if it is no longer where the index was built.
+        threads: threads that rank one call's queries; default: one per processor.
 
     Raises:
         StorageError: no index there, or a damaged one.
         InputError: the checkpoint is missing or is not the one that made the index.
     """
 
-    def __init__(self, folder: str | Path, checkpoint: str | None = None) -> None:
+    def __init__(
+        self, folder: str | Path, checkpoint: str | None = None, threads: int | None = None
+    ) -> None:
         self.folder = Path(folder)
         self.info = IndexInfo.load(self.folder)
         self._store = PassageStore(self.folder)
@@ -42,7 +45,7 @@ class Searcher:
                 "says. Build the index again."
             )
         self._encoder = self._open_encoder(checkpoint)
-        self._ranker = Ranker(self.folder, self.info)
+        self._ranker = Ranker(self.folder, self.info, threads or processors())
 
     def _open_encoder(self, checkpoint: str | None) -> Encoder:
         config = RetrievalConfig(

@@ -21,6 +21,7 @@ from typing import Annotated, Any
 from fastapi import FastAPI, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from rich.console import Console
 
 from exsearch import __version__
 from exsearch.errors import InputError, RetrieverError
@@ -79,9 +80,9 @@ class Answer(Response):
         return json.dumps(content, ensure_ascii=False, separators=(",", ":")).encode()
 
 
-def create_app(searcher: Searches, info: IndexInfo) -> FastAPI:
-    """The service over an opened index."""
-    retriever = LocalRetriever(searcher)
+def create_app(searcher: Searches, info: IndexInfo, workers: int = 1) -> FastAPI:
+    """The service over an opened index, searching so many batches at a time."""
+    retriever = LocalRetriever(searcher, workers)
     metrics = Metrics()
 
     @asynccontextmanager
@@ -205,11 +206,25 @@ def search_r1_shape(found: list[Passage], scores: bool) -> list[dict[str, Any]]:
     ]
 
 
-def serve(searcher: Searches, info: IndexInfo, host: str, port: int, drain: int = 30) -> None:
+def shares(processors: int) -> tuple[int, int]:
+    """(workers, threads of each): few threads per worker waste little on each other.
+
+    A query is a small piece of work. Two threads that split it wait for one another
+    most of the time, the more so when other programs want the processors; two workers
+    with a batch each do not.
+    """
+    workers = max(1, min(4, processors))
+    return workers, processors // workers
+
+
+def serve(
+    searcher: Searches, info: IndexInfo, host: str, port: int, workers: int = 1, drain: int = 30
+) -> None:
     """Serve until SIGTERM or SIGINT; requests under way are finished first.
 
     Args:
-        drain: seconds that they may take.
+        workers: batches searched at the same time.
+        drain: seconds that open requests may take once it has been told to end.
     """
     import signal
 
@@ -218,7 +233,7 @@ def serve(searcher: Searches, info: IndexInfo, host: str, port: int, drain: int 
     # uvicorn raises the signal again once it has closed; arriving here it means "done".
     signal.signal(signal.SIGTERM, lambda *_: None)
     uvicorn.run(
-        create_app(searcher, info),
+        create_app(searcher, info, workers),
         host=host,
         port=port,
         log_level="warning",
@@ -227,3 +242,25 @@ def serve(searcher: Searches, info: IndexInfo, host: str, port: int, drain: int 
         timeout_keep_alive=30,
         server_header=False,
     )
+
+
+def serve_folder(folder: str, checkpoint: str | None, host: str, port: int) -> None:
+    """Open an index and serve it with all processors. The process belongs to the service:
+    torch's threads are set for the whole of it.
+
+    Raises:
+        StorageError: there is no index in `folder`.
+    """
+    import torch
+
+    from exsearch.retrieval.ranker import processors
+    from exsearch.retrieval.searcher import Searcher
+
+    workers, threads = shares(processors())
+    torch.set_num_threads(threads)
+    searcher = Searcher(folder, checkpoint, threads)
+    Console(stderr=True, highlight=False).print(
+        f"serving {searcher.info.passages:,} passages of {folder} at http://{host}:{port}",
+        markup=False,
+    )
+    serve(searcher, searcher.info, host, port, workers)

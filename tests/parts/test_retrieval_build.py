@@ -26,7 +26,7 @@ from exsearch.retrieval import (
     merge,
 )
 from exsearch.retrieval.index import work_folder
-from exsearch.retrieval.store import TEXTS
+from exsearch.retrieval.info import INFO
 
 pytestmark = pytest.mark.retrieval
 
@@ -76,11 +76,9 @@ def test_a_killed_build_ends_in_the_same_bytes(
             process.send_signal(signal.SIGKILL)
             kills += 1
         process.wait()
-        assert kills == 0 or not (target / "0.codes.pt").exists() or (target / TEXTS).exists()
+        assert not target.exists() or (target / INFO).exists(), "published half"
     assert kills >= 1
-    finished = {p.name: p.stat().st_mtime_ns for p in (work / "shards").glob("*.lengths.npy")}
     build_index(corpus(), target, config, display=SILENT)
-    assert finished
     assert digests(target) == digests(index)
     assert not work.exists()
 

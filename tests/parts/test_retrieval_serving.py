@@ -18,6 +18,7 @@ from retrieval_parts import corpus, questions
 
 from exsearch.config import RetrievalConfig, RunConfig
 from exsearch.errors import StorageError
+from exsearch.records import Passage
 from exsearch.retrieval import LocalRetriever, RetrieverClient, Searcher, open_retriever
 
 pytestmark = pytest.mark.retrieval
@@ -80,13 +81,17 @@ async def test_open_retriever_opens_the_runs_index(index: Path, config: Retrieva
         open_retriever(RunConfig(run=str(index), retrieval=config))
 
 
+def line(passage: Passage) -> str:
+    return json.dumps({"id": passage.pid, "title": passage.title, "text": passage.text})
+
+
 def test_the_command_line(config: RetrievalConfig, tmp_path: Path) -> None:
     from typer.testing import CliRunner
 
     from exsearch.cli.app import app
 
     file = tmp_path / "corpus.jsonl"
-    file.write_text("".join(f"{p.to_line()}\n" for p in corpus(30)), encoding="utf-8")
+    file.write_text("".join(f"{line(p)}\n" for p in corpus(30)), encoding="utf-8")
     target = str(tmp_path / "index")
     common = [
         "--corpus",

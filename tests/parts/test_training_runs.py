@@ -188,6 +188,12 @@ def test_how_a_step_is_computed_does_not_matter(
     assert_same(found, weights_of(reference.checkpoint))
 
 
+def noted(result: TrainingResult, name: str) -> list[float]:
+    """A column of the run's `log.jsonl`."""
+    log = Path(result.checkpoint).parent / "log.jsonl"
+    return [json.loads(line)[name] for line in log.open()]
+
+
 @pytest.mark.parametrize("stage", [0, 2, 3], ids=["ddp", "zero2", "zero3"])
 def test_two_processes_train_the_same_model(
     world: Path, reference: TrainingResult, tmp_path: Path, stage: int
@@ -195,7 +201,9 @@ def test_two_processes_train_the_same_model(
     job = make_job(world, tmp_path, nproc=2, zero_stage=stage)
     result = launch(job, on_progress=lambda _: None)
     assert result.steps == reference.steps
-    assert result.loss_last == pytest.approx(reference.loss_last, rel=1e-4)
+    # AdamW hides a wrong scale of the gradient; its norm, noted before clipping, does not.
+    for name in ("loss", "grad_norm"):
+        assert noted(result, name) == pytest.approx(noted(reference, name), rel=1e-3)
     assert_same(weights_of(result.checkpoint), weights_of(reference.checkpoint))
 
 
@@ -246,11 +254,14 @@ def test_the_run_ends_with_its_launcher(world: Path, tmp_path: Path, how: signal
     (tmp_path / "asked.json").write_text(job.model_dump_json())
     launcher = subprocess.Popen([sys.executable, "-c", code, str(tmp_path / "asked.json")])
     log = tmp_path / "log.jsonl"
-    until(lambda: log.exists() and log.stat().st_size > 0)
-    (trainer,) = children_of(launcher.pid)
-    launcher.send_signal(how)
-    launcher.wait()
-    until(lambda: not alive(trainer))
+    try:
+        until(lambda: log.exists() and log.stat().st_size > 0)
+        (trainer,) = children_of(launcher.pid)
+        launcher.send_signal(how)
+        launcher.wait(timeout=60)
+        until(lambda: not alive(trainer))
+    finally:
+        launcher.kill()
 
 
 def alive(pid: int) -> bool:

@@ -366,3 +366,23 @@ def test_shared_samples(parts: tuple[str, str], name: str, count: int) -> None:
         assert set(hop.title for hop in question.decomposition) == set(question.titles)
     facts = [hop.fact for question in questions for hop in question.decomposition]
     assert sum(fact is not None for fact in facts) > 0.97 * len(facts)
+
+
+@pytest.mark.parametrize(
+    ("part", "expected"),
+    [
+        ("[0:2]", ["a", "b"]),
+        ("[1:]", ["b", "c"]),
+        ("[:1]", ["a"]),
+        ("[2:9]", ["c"]),
+        ("", ["a", "b", "c"]),
+    ],
+)
+def test_a_range_after_the_path_takes_some_questions(
+    tmp_path: Path, part: str, expected: list[str]
+) -> None:
+    file = tmp_path / "q.jsonl"
+    lines = [f'{{"id":"{i}","question":"{i}?","answers":["x"]}}' for i in "abc"]
+    file.write_text("\n".join(lines))
+    assert [q.id for q in read_questions(f"{file}{part}")] == expected
+    assert detect_format(f"{file}{part}") == "exsearch"

@@ -26,8 +26,23 @@ pytestmark = pytest.mark.unit
 
 anything = st.text(st.characters(), max_size=60)
 fragments = st.sampled_from(
-    ["<", ">", "</", " ", "\n", "\t", "QUERY", "fact", "Final", "SEARCH", "<FACT>", "< query >"]
-    + ["\x00", "\u202e", "\u200b", "\ufeff", "\ud800", "‹", "|", "<|im_end|>", "x" * 45, "ä"]
+    [
+        *(
+            "<",
+            ">",
+            "</",
+            " ",
+            "\n",
+            "\t",
+            "QUERY",
+            "fact",
+            "Final",
+            "SEARCH",
+            "<FACT>",
+            "< query >",
+        ),
+        *("\x00", "\u202e", "\u200b", "\ufeff", "\ud800", "‹", "|", "<|im_end|>", "x" * 45, "ä"),
+    ]
 )
 hostile = st.lists(st.one_of(fragments, anything), max_size=14).map("".join)
 said = hostile.map(lambda text: plain(text, 30)).filter(bool)

@@ -37,14 +37,16 @@ def test_weights_are_a_distribution_over_the_samples_that_did_not_fail(
     values: list[float | None], tau: float
 ) -> None:
     weights = posterior(values, tau)
-    assert all((w == 0.0) if v is None else (0.0 <= w <= 1.0) for v, w in zip(values, weights))
+    assert all(
+        (w == 0.0) if v is None else (0.0 <= w <= 1.0) for v, w in zip(values, weights, strict=True)
+    )
     alive = any(v is not None for v in values)
     assert close(sum(weights), 1.0 if alive else 0.0)
 
 
 @given(likelihoods, temperature)
 def test_a_likelier_answer_never_weighs_less(values: list[float | None], tau: float) -> None:
-    pairs = [(v, w) for v, w in zip(values, posterior(values, tau)) if v is not None]
+    pairs = [(v, w) for v, w in zip(values, posterior(values, tau), strict=True) if v is not None]
     ordered = sorted(pairs)
     assert [w for _, w in ordered] == sorted(w for _, w in ordered)
 

@@ -40,8 +40,8 @@ def test_sizes_and_mix(world: World) -> None:
     for split, questions in world.questions.items():
         kinds = Counter(question.kind for question in questions)
         assert len(questions) == SIZES[split]
-        assert kinds["bridge3"] == round(0.35 * len(questions))
-        assert kinds["comparison"] == round(0.20 * len(questions))
+        assert kinds["bridge3"] == round(0.25 * len(questions))
+        assert kinds["comparison"] == round(0.10 * len(questions))
         assert len({question.question for question in questions}) == len(questions)
         assert len({question.id for question in questions}) == len(questions)
 

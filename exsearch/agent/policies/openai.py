@@ -106,11 +106,11 @@ class OpenAIPolicy:
             body["top_k"] = how.top_k
         if how.min_p:
             body["min_p"] = how.min_p
-        choice = (await self._post(body))["choices"][0]
+        choice = await self._post(body)
         ids = choice.get("token_ids")
         ended = choice.get("finish_reason") == "stop"
         if ids is None:
-            ids = self.chat.encode_turn(choice["text"])
+            ids = self.chat.encode_turn(choice.get("text") or "")
             ids += [*self.chat.end_ids] if ended else []
             self.stats.notes["ids_from_text"] = self.stats.notes.get("ids_from_text", 0) + 1
         logprobs = (choice.get("logprobs") or {}).get("token_logprobs") or ()
@@ -129,7 +129,7 @@ class OpenAIPolicy:
             "temperature": 0.0,
             "prompt_logprobs": 0,
         }
-        choice = (await self._post(body))["choices"][0]
+        choice = await self._post(body)
         entries = choice.get("prompt_logprobs")
         if not entries:
             raise PolicyError(
@@ -142,7 +142,8 @@ class OpenAIPolicy:
             float(entry[str(token)]["logprob"]) for entry, token in zip(tail, target, strict=True)
         ]
 
-    async def _post(self, body: dict[str, Any]) -> Any:
+    async def _post(self, body: dict[str, Any]) -> dict[str, Any]:
+        """The one choice that the server answers with; tried again while it is busy."""
         self.stats.requests += 1
         attempts = AsyncRetrying(
             stop=stop_after_attempt(ATTEMPTS),
@@ -162,13 +163,24 @@ class OpenAIPolicy:
                             f"{response.url} refused a completion "
                             f"({response.status_code}): {response.text[:500]}"
                         )
-                    return response.json()
+                    return _choice(response)
         except RetryError as error:
             cause = error.last_attempt.exception()
             raise PolicyError(
                 f"{self._client.base_url} did not answer after {ATTEMPTS} attempts: {cause!r}"
             ) from error
         raise AssertionError("unreachable")
+
+
+def _choice(response: httpx.Response) -> dict[str, Any]:
+    try:
+        choice = response.json()["choices"][0]
+    except (ValueError, KeyError, IndexError, TypeError) as error:
+        raise PolicyError(
+            f"{response.url} does not answer as a completions endpoint should: "
+            f"{response.text[:200]!r}"
+        ) from error
+    return choice
 
 
 async def _only_model(client: httpx.AsyncClient) -> str:
