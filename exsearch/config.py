@@ -204,8 +204,8 @@ class TrainingConfig(Section):
     """Share of steps with a rising learning rate (the paper: 0.1)."""
     weight_decay: float = 0.0
     """AdamW's weight decay."""
-    max_grad_norm: float = 1.0
-    """Gradient clipping."""
+    max_grad_norm: float = Field(default=1.0, gt=0.0)
+    """Largest gradient norm, on the scale of the loss per agent token."""
     gradient_checkpointing: bool = True
     """Recompute activations in the backward pass: slower, smaller."""
     overlong: Literal["refuse", "drop", "cut"] = "drop"
@@ -213,10 +213,11 @@ class TrainingConfig(Section):
     freeze_embeddings: bool = False
     """Keep the (tied) embedding matrix as it is."""
     freeze_layers: int = Field(default=0, ge=0)
-    """Keep the lowest so many layers as they are."""
+    """Keep the lowest so many layers as they are; with frozen embeddings the backward pass
+    ends above them."""
     lora_rank: int = Field(default=0, ge=0)
     """LoRA rank; 0 trains the weights themselves. Adapters are merged when saved."""
-    save_steps: int = 200
+    save_steps: int = Field(default=200, ge=1)
     """A resumable checkpoint every so many optimizer steps."""
     zero_stage: Literal[0, 2, 3] = 0
     """DeepSpeed ZeRO stage; 0 trains without DeepSpeed."""

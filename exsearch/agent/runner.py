@@ -9,6 +9,7 @@ to the shard together, so a killed run loses at most the questions in flight.
 from __future__ import annotations
 
 import asyncio
+import copy
 import hashlib
 import time
 from collections import Counter
@@ -136,7 +137,8 @@ async def run_questions(
     made_by = provenance(setting)
     done = _finished(log, plan.samples, made_by)
     _check_questions(log, done.keys(), order.keys())
-    progress = Progress(questions=len(questions), policy=setting.policy.stats)
+    progress = Progress(questions=len(questions))
+    before = copy.deepcopy(setting.policy.stats)  # an engine may have run other steps already
     progress.done = progress.resumed = len(done)
     watch = watch or (lambda progress: None)
     if log.finished:
@@ -154,6 +156,7 @@ async def run_questions(
         lines = [trajectory.to_line() for trajectory in samples]
         await asyncio.to_thread(log.append, *lines)
         done[question.id] = lines
+        progress.policy = setting.policy.stats.since(before)
         _count(progress, samples)
         watch(progress)
 

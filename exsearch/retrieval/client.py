@@ -9,7 +9,11 @@ a rollout counts it and goes on, it never hangs.
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import sqlite3
 import time
+import zlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
@@ -19,7 +23,7 @@ import tenacity
 from pydantic import TypeAdapter, ValidationError
 
 from exsearch.config import RetrievalConfig
-from exsearch.errors import RetrieverError
+from exsearch.errors import InputError, RetrieverError
 from exsearch.records import Passage
 
 INDEX_HEADER = "x-exsearch-index"
@@ -56,6 +60,12 @@ class _Passing(Exception):
     """A failure that may have passed by the next attempt."""
 
 
+def _may_pass(error: BaseException) -> bool:
+    if isinstance(error, httpx.HTTPStatusError):
+        return error.response.status_code == 429 or error.response.status_code >= 500
+    return isinstance(error, httpx.TransportError)
+
+
 class _NoPickles(diskcache.JSONDisk):
     """Values are JSON, and a file that claims to hold a pickle is not believed."""
 
@@ -73,32 +83,29 @@ class RetrieverClient:
 
     Args:
         config: url, timeout (the deadline of one search, in seconds), retries, cache.
-        transport: for tests; the network otherwise.
 
     Raises:
+        InputError: the url is none.
         RetrieverError: the service does not tell its version within the deadline.
     """
 
-    def __init__(
-        self, config: RetrievalConfig, transport: httpx.AsyncBaseTransport | None = None
-    ) -> None:
+    def __init__(self, config: RetrievalConfig) -> None:
         self.url = config.url.rstrip("/")
+        if not self.url.startswith(("http://", "https://")):
+            raise InputError(f"retrieval.url must begin with http:// or https://, not {self.url!r}")
         self.stats = ClientStats()
         self._config = config
         self._http = httpx.AsyncClient(
             base_url=self.url,
-            transport=transport,
             timeout=config.timeout,
             limits=httpx.Limits(max_connections=CONNECTIONS, max_keepalive_connections=CONNECTIONS),
         )
-        self._digest = ""
+        self._digest = self._ask_version()
         self._cache = (
             diskcache.Cache(config.cache, disk=_NoPickles, size_limit=CACHE_BYTES)
             if config.cache
             else None
         )
-        if transport is None:
-            self._digest = self._ask_version()
 
     @property
     def digest(self) -> str:
@@ -109,20 +116,32 @@ class RetrieverClient:
         self.stats.queries += len(queries)
         rows: dict[int, list[Passage]] = {}
         if self._cache is not None:
-            rows = await asyncio.to_thread(self._cached, queries, k)
+            with self._cache_explained():
+                rows = await asyncio.to_thread(self._cached, queries, k)
             self.stats.cache_hits += len(rows)
         missing = [i for i in range(len(queries)) if i not in rows]
         if missing:
             found = await self._fetch([queries[i] for i in missing], k)
             rows |= dict(zip(missing, found, strict=True))
             if self._cache is not None:
-                await asyncio.to_thread(self._keep, [queries[i] for i in missing], k, found)
+                with self._cache_explained():
+                    await asyncio.to_thread(self._keep, [queries[i] for i in missing], k, found)
         return [rows[i] for i in range(len(queries))]
 
     async def close(self) -> None:
         await self._http.aclose()
         if self._cache is not None:
             self._cache.close()
+
+    @contextlib.contextmanager
+    def _cache_explained(self) -> Iterator[None]:
+        try:
+            yield
+        except (OSError, sqlite3.Error, diskcache.Timeout, zlib.error, ValueError) as error:
+            raise RetrieverError(
+                f"the cache of results in {self._config.cache} cannot be used: {error}. "
+                "Free some space, delete that folder, or leave retrieval.cache empty."
+            ) from error
 
     def _cached(self, queries: list[str], k: int) -> dict[int, list[Passage]]:
         assert self._cache is not None
@@ -193,7 +212,7 @@ class RetrieverClient:
                 f"{answer.text[:300]}"
             )
         served = answer.headers.get(INDEX_HEADER, self._digest)
-        if self._digest and served != self._digest:
+        if served != self._digest:
             raise RetrieverError(
                 f"the retriever at {self.url} now serves index {served}, not {self._digest} as "
                 "when this run began: its results would not belong together. Start a new run."
@@ -214,7 +233,7 @@ class RetrieverClient:
     def _ask_version(self) -> str:
         """The digest of the service's index, asked until the deadline: it may be starting."""
         attempts = tenacity.Retrying(
-            retry=tenacity.retry_if_exception_type(httpx.HTTPError),
+            retry=tenacity.retry_if_exception(_may_pass),
             stop=tenacity.stop_after_delay(self._config.timeout),
             wait=tenacity.wait_random_exponential(multiplier=0.2, max=3),
             reraise=True,

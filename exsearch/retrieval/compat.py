@@ -92,7 +92,22 @@ def quiet() -> Iterator[None]:
         else:
             sink = stack.enter_context(open(os.devnull, "w", encoding="utf-8"))
         stack.enter_context(contextlib.redirect_stdout(sink))
+        stack.enter_context(_no_bars())
         yield
+
+
+@contextlib.contextmanager
+def _no_bars() -> Iterator[None]:
+    """Without transformers' bar for loading weights, a fraction of a second long."""
+    from transformers.utils import logging
+
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
 
 
 def checkpoint_folder(name: str) -> Path:

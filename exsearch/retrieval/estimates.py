@@ -83,7 +83,9 @@ def space(plan: Plan, text_bytes: int, per_passage: float) -> Space:
     vectors = per_passage * plan.passages
     packed = vectors * (4 + plan.dim * plan.nbits / 8)
     lists = vectors * LIST_SHARE * 4
-    index = packed + lists + text_bytes + 8 * plan.passages + 12 * plan.passages
+    centroids = partitions_for(round(vectors)) * plan.dim * 2
+    # Per passage: 8 bytes of offset, and its length as JSON text.
+    index = packed + lists + centroids + text_bytes + 12 * plan.passages
     # Compressed shards, and the joined copy with its raw twin, replace the vectors.
     joining = 2 * packed + index + text_bytes
     encoding = vectors * 2 * plan.dim + text_bytes

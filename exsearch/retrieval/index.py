@@ -10,6 +10,7 @@ of them calls `merge`.
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -81,9 +82,9 @@ def build_index(
     target = Path(folder).absolute()
     encoder = encoder or Encoder(config.checkpoint, config)
     passages, plan = _prepare(corpus, target, config, encoder, display)
-    if (target / INFO).exists():
-        return IndexInfo.load(target)
     work = work_folder(target)
+    if (target / INFO).exists():
+        return _finished(target, work)
     encode_shards(passages, work, plan, encoder, display=display)
     return _merge(work, plan, encoder.folder, target, display)
 
@@ -119,9 +120,9 @@ def merge(folder: str | Path, config: RetrievalConfig, display: Display | None =
         InputError: shards are missing, or there are none.
     """
     target = Path(folder).absolute()
-    if (target / INFO).exists():
-        return IndexInfo.load(target)
     work = work_folder(target)
+    if (target / INFO).exists():
+        return _finished(target, work)
     plan = load_plan(work)
     encoder = Encoder(config.checkpoint, config)
     if encoder.digest != plan.checkpoint:
@@ -158,6 +159,12 @@ def _prepare(
         storage.require_space(work, needed_space(plan, found, encoder), "building the index")
     agree(work, plan)
     return passages, plan
+
+
+def _finished(target: Path, work: Path) -> IndexInfo:
+    """The index that is there; what a kill right after its publication left is removed."""
+    shutil.rmtree(work, ignore_errors=True)
+    return IndexInfo.load(target)
 
 
 def needed_space(plan: Plan, found: Survey, encoder: Encoder) -> int:

@@ -1,8 +1,10 @@
-"""One progress bar with an estimate of the time left, on stderr."""
+"""One progress bar with an estimate of the time left, on stderr; lines where there is no
+terminal (a pod's log)."""
 
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Callable, Iterator
 
 from rich.console import Console
@@ -16,13 +18,15 @@ from rich.progress import (
 )
 
 Advance = Callable[[int], None]
+EVERY = 15.0
+"""Seconds between two lines of a log."""
 
 
 class Display:
-    """Bars on stderr, or nothing when `shown` is false."""
+    """Progress on stderr, or nothing when `shown` is false."""
 
     def __init__(self, shown: bool = True) -> None:
-        self._shown = shown
+        self._console = Console(stderr=True, quiet=not shown, highlight=False)
 
     @contextlib.contextmanager
     def bar(self, what: str, total: int | None, done: int = 0) -> Iterator[Advance]:
@@ -32,6 +36,9 @@ class Display:
             total: units in all; None where nobody knows.
             done: units finished before (they do not count into the estimate).
         """
+        if not self._console.is_terminal:
+            yield _Lines(self._console, what, total, done).advance
+            return
         columns = (
             TextColumn("{task.description}"),
             BarColumn(bar_width=30),
@@ -39,10 +46,9 @@ class Display:
             TextColumn("{task.fields[rate]}"),
             TimeElapsedColumn(),
             TextColumn("left"),
-            TimeRemainingColumn(elapsed_when_finished=False),
+            TimeRemainingColumn(),
         )
-        console = Console(stderr=True, quiet=not self._shown)
-        with Progress(*columns, console=console, speed_estimate_period=120) as progress:
+        with Progress(*columns, console=self._console, speed_estimate_period=120) as progress:
             task = progress.add_task(what, total=total, completed=done, rate="")
 
             def advance(count: int) -> None:
@@ -51,3 +57,27 @@ class Display:
                 progress.update(task, rate=f"{speed:.1f}/s" if speed else "")
 
             yield advance
+
+
+class _Lines:
+    """The same as lines of text, one now and then."""
+
+    def __init__(self, console: Console, what: str, total: int | None, done: int) -> None:
+        self._console, self._what, self._total = console, what, total
+        self._before = self._done = done
+        self._start = self._last = time.monotonic()
+
+    def advance(self, count: int) -> None:
+        self._done += count
+        now = time.monotonic()
+        if now - self._last < EVERY and self._done != self._total:
+            return
+        self._last = now
+        rate = (self._done - self._before) / max(now - self._start, 1e-9)
+        line = f"{self._what}: {self._done:,}"
+        if self._total is not None:
+            line += f" of {self._total:,}"
+        line += f", {rate:.1f}/s"
+        if self._total is not None and rate > 0:
+            line += f", {(self._total - self._done) / rate:.0f} s left"
+        self._console.print(line, markup=False)

@@ -15,7 +15,7 @@ from typing import Protocol
 
 from exsearch import storage
 from exsearch.config import RunConfig
-from exsearch.errors import ExSearchError, RetrieverError
+from exsearch.errors import ExSearchError, InputError, RetrieverError
 from exsearch.records import Passage
 
 BATCH = 32
@@ -156,6 +156,7 @@ def open_retriever(config: RunConfig) -> Retriever:
 
     Raises:
         RetrieverError: the service does not answer.
+        InputError: the index is on an object store, where it cannot be memory-mapped.
         StorageError: there is no index.
     """
     settings = config.retrieval
@@ -166,6 +167,11 @@ def open_retriever(config: RunConfig) -> Retriever:
     from exsearch.retrieval.searcher import Searcher
 
     folder = settings.index or storage.join(config.run, "index")
+    if storage.is_remote(folder):
+        raise InputError(
+            f"the index {folder} cannot be opened where it is: copy it to a local disk and set "
+            "retrieval.index, or set retrieval.url to a service that has it"
+        )
     return LocalRetriever(Searcher(folder, settings.checkpoint or None))
 
 

@@ -92,7 +92,13 @@ def create_app(searcher: Searches, info: IndexInfo, workers: int = 1) -> FastAPI
         app.state.ready = False
         await retriever.close()
 
-    app = FastAPI(title="ExSearch retriever", version=__version__, lifespan=lifespan)
+    app = FastAPI(
+        title="ExSearch retriever",
+        version=__version__,
+        lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
+    )
     app.state.ready = False
     app.add_middleware(Guard, metrics=metrics, headers={INDEX_HEADER: info.digest})
     _add_errors(app)

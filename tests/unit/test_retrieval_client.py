@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from exsearch.config import RetrievalConfig, RunConfig
-from exsearch.errors import RetrieverError
+from exsearch.errors import InputError, RetrieverError
 from exsearch.retrieval import RetrieverClient, open_retriever
 
 pytestmark = pytest.mark.unit
@@ -29,6 +29,7 @@ class Script:
     seen: list[dict[str, Any]] = field(default_factory=list)
     connections: set[tuple[str, int]] = field(default_factory=set)
     index: str = "index-1"
+    version: int = 200
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -39,7 +40,7 @@ class Handler(BaseHTTPRequestHandler):
         pass
 
     def do_GET(self) -> None:
-        self.answer(200, {"index": self.script.index})
+        self.answer(self.script.version, {"index": self.script.index})
 
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["content-length"])))
@@ -250,3 +251,29 @@ def test_the_client_needs_no_torch() -> None:
         "assert 'torch' not in sys.modules and 'colbert' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_url_that_is_none() -> None:
+    with pytest.raises(InputError, match="must begin with http"):
+        RetrieverClient(config("localhost:8893"))
+
+
+def test_a_server_that_is_no_retriever_is_told_at_once(server: tuple[str, Script]) -> None:
+    url, script = server
+    script.version = 404
+    start = time.monotonic()
+    with pytest.raises(RetrieverError, match="404"):
+        RetrieverClient(config(url, timeout=20.0))
+    assert time.monotonic() - start < 10
+
+
+async def test_a_broken_cache_is_named(server: tuple[str, Script], tmp_path: Path) -> None:
+    import diskcache
+
+    url, _ = server
+    with diskcache.Cache(str(tmp_path), disk=diskcache.JSONDisk) as cache:
+        cache.set(["index-1", 2, "x"], {"not": "rows"})
+    client = RetrieverClient(config(url, cache=str(tmp_path)))
+    with pytest.raises(RetrieverError, match=r"cache of results .* cannot be used"):
+        await ask(client, "x")
+    await client.close()

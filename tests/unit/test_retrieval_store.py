@@ -21,7 +21,9 @@ from exsearch.retrieval.files import load_array, remove_leftovers, save_array, w
 from exsearch.retrieval.index import parse_part, work_folder
 from exsearch.retrieval.info import IndexInfo
 from exsearch.retrieval.plan import Plan, agree, load_plan, make_plan, survey
+from exsearch.retrieval.progress import Display
 from exsearch.retrieval.store import OFFSETS, TEXTS, PassageStore, write_store
+from exsearch.retrieval.tables import duration, shown, size
 
 pytestmark = pytest.mark.unit
 
@@ -185,3 +187,32 @@ def test_a_folder_that_is_no_index(tmp_path: Path) -> None:
     (tmp_path / "exsearch.json").write_text(json.dumps({"digest": "x"}), encoding="utf-8")
     with pytest.raises(StorageError, match="damaged"):
         IndexInfo.load(tmp_path)
+
+
+def test_a_log_gets_lines_instead_of_a_bar(capsys: pytest.CaptureFixture[str]) -> None:
+    with Display().bar("counting", 3, done=1) as advance:
+        advance(1)
+        advance(1)
+    assert "counting: 3 of 3" in capsys.readouterr().err
+    with Display(shown=False).bar("counting", None) as advance:
+        advance(1)
+    assert capsys.readouterr().err == ""
+
+
+def test_results_cannot_steer_the_terminal() -> None:
+    assert shown("a\x1b[2Jb\u202e\0\nc") == "a\ufffd[2Jb\ufffd\ufffd\nc"
+
+
+@pytest.mark.parametrize(
+    ("count", "says"), [(999, "999 B"), (1500, "1.5 kB"), (7.2e11, "720 GB"), (2e12, "2.00 TB")]
+)
+def test_sizes_for_people(count: float, says: str) -> None:
+    assert size(count) == says
+
+
+@pytest.mark.parametrize(
+    ("seconds", "says"),
+    [(5, "5.0 s"), (600, "10.0 min"), (36_000, "10.0 h"), (864_000, "10.0 days")],
+)
+def test_durations_for_people(seconds: float, says: str) -> None:
+    assert duration(seconds) == says

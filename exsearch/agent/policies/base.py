@@ -55,6 +55,17 @@ class PolicyStats:
     notes: dict[str, int] = field(default_factory=dict)
     """Named oddities, such as ids a server did not return."""
 
+    def since(self, earlier: PolicyStats) -> PolicyStats:
+        """What came after `earlier`, a copy of these totals."""
+        return PolicyStats(
+            requests=self.requests - earlier.requests,
+            prompt_tokens=self.prompt_tokens - earlier.prompt_tokens,
+            cached_tokens=self.cached_tokens - earlier.cached_tokens,
+            output_tokens=self.output_tokens - earlier.output_tokens,
+            scored_tokens=self.scored_tokens - earlier.scored_tokens,
+            notes={name: n - earlier.notes.get(name, 0) for name, n in self.notes.items()},
+        )
+
     @property
     def hit_rate(self) -> float:
         """Share of prompt tokens served from the prefix cache, 0..1."""
