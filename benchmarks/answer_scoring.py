@@ -127,7 +127,7 @@ async def measure(arguments: argparse.Namespace) -> dict[str, object]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description="See the head of this file.")
     parser.add_argument("--model", default="runs/demo/warmup/train/checkpoint")
     parser.add_argument("--rollouts", default="runs/demo/iter-01/rollouts/shard-000-of-001.jsonl")
     parser.add_argument("--trajectories", type=int, default=48)

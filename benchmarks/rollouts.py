@@ -113,7 +113,7 @@ async def measure(arguments: argparse.Namespace) -> dict[str, object]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description="See the head of this file.")
     parser.add_argument("--model", default="runs/demo/warmup/train/checkpoint")
     parser.add_argument("--questions", type=int, default=16)
     parser.add_argument("--samples", type=int, default=4)

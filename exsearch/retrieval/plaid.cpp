@@ -105,16 +105,28 @@ CLONED void peaks(float* best, const float* table, int width, const int32_t* cod
     }
 }
 
-// The vectors [first, last), rebuilt from centroid and residual and of unit length.
-CLONED void rebuild(const Index& index, int64_t first, int64_t last, float* rows) {
-    const int dim = index.dim, per_byte = 8 / index.nbits, bytes = dim / per_byte;
+// Residuals as floats: each byte stands for PER_BYTE of them, side by side in the table.
+template <int PER_BYTE>
+void unpack(const uint8_t* packed, int64_t bytes, const float* table, float* out) {
+    for (int64_t b = 0; b < bytes; b++)
+        std::memcpy(out + b * PER_BYTE, table + packed[b] * PER_BYTE, PER_BYTE * sizeof(float));
+}
+
+void unpack(const Index& index, int64_t first, int64_t last, float* out) {
+    const int64_t bytes = static_cast<int64_t>(index.dim) * index.nbits / 8;
+    const uint8_t* packed = index.residuals + first * bytes;
+    const int64_t count = (last - first) * bytes;
+    if (index.nbits == 1) return unpack<8>(packed, count, index.table, out);
+    if (index.nbits == 2) return unpack<4>(packed, count, index.table, out);
+    return unpack<2>(packed, count, index.table, out);
+}
+
+// Residuals become vectors: each plus its centroid, at unit length.
+CLONED void complete(const Index& index, int64_t first, int64_t last, float* rows) {
+    const int dim = index.dim;
     for (int64_t v = first; v < last; v++) {
         float* row = rows + (v - first) * dim;
         const float* centroid = index.centroid + static_cast<int64_t>(index.codes[v]) * dim;
-        const uint8_t* packed = index.residuals + v * bytes;
-        for (int b = 0; b < bytes; b++)
-            std::memcpy(row + b * per_byte, index.table + packed[b] * per_byte,
-                        per_byte * sizeof(float));
         vec squares = {};
         for (int x = 0; x < dim; x += LANES) {
             vec sum = *reinterpret_cast<const vec*>(row + x);
@@ -265,7 +277,8 @@ class Query {
                 const int64_t first = index_.offsets[passage];
                 const int64_t length = index_.offsets[passage + 1] - first;
                 rows.resize(static_cast<size_t>(length) * index_.dim);
-                rebuild(index_, first, first + length, rows.data());
+                unpack(index_, first, first + length, rows.data());
+                complete(index_, first, first + length, rows.data());
                 scores.resize(static_cast<size_t>(length) * width_);
                 products(rows.data(), length, index_.dim, query_.data(), width_, scores.data());
                 std::fill(best.begin(), best.end(), 0.0f);

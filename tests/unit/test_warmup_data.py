@@ -281,5 +281,5 @@ def test_command_dry_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
     files = f"data.warmup=[{tmp_path / 'world/warmup.jsonl'}]"
     command.main(overrides=[files, f"run={tmp_path / 'run'}"], dry_run=True, as_json=True)
     document = json.loads(capsys.readouterr().out)
-    assert document["questions_by_hops"] == {"2": 26, "3": 14}
+    assert document["questions_by_hops"] == {"2": 30, "3": 10}
     assert not (tmp_path / "run").exists()
