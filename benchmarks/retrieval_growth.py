@@ -124,7 +124,7 @@ def main() -> None:
     demo_folder()
     about, rows = machine(), []
     for count in [*options.sizes, *([options.synthetic] if options.synthetic else [])]:
-        folder = work_folder() / f"index-{count}"
+        folder = work_folder() / f"index-{count}-float32"
         shutil.rmtree(folder, ignore_errors=True)
         row = {"passages": count, **apart("build", count, folder), **apart("query", count, folder)}
         row["passages_per_second"] = count / row["build_seconds"]

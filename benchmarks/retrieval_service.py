@@ -1,11 +1,12 @@
 """The retrieval service against colbert-ai's Searcher behind Flask, under 16 clients.
 
-Both serve the same index in processes of their own and are asked the same distinct
-queries by `GET /api/search` (k = 20) in a closed loop of 16 clients. The Flask server does
-what ColBERT's own does, one query per request; a lock keeps its threads from tripping over
-one another in the tokenizer, which makes it faster, not slower. Rounds alternate between
-the servers; medians over rounds. Each server's processor time per query is given too: unlike
-throughput it hardly depends on what else the machine does.
+All serve the same passages in processes of their own and are asked the same distinct
+queries by `GET /api/search` (k = 20) in a closed loop of 16 clients. Ours runs twice, with
+the encoder in float32 and in bfloat16. The Flask server does what ColBERT's own does, one
+query per request; it runs as it comes (16 threads search at once) and with a lock (one at
+a time), and the faster of the two counts. Rounds take turns; medians over rounds. Each
+server's processor time per query is given too: unlike throughput it hardly depends on
+what else the machine does.
 
     python benchmarks/retrieval_service.py --passages 9002 --requests 320 --repeats 3
 """
@@ -26,7 +27,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from http.client import HTTPConnection
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import quote
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -40,10 +41,11 @@ from exsearch.retrieval.store import PassageStore
 
 CLIENTS = 16
 K = 20
+OURS: tuple[Literal["float32", "bfloat16"], ...] = ("float32", "bfloat16")
 
 
-def serve_with_flask(index: Path, port: int) -> None:
-    """ColBERT's own way of serving."""
+def serve_with_flask(index: Path, port: int, locked: bool) -> None:
+    """ColBERT's own way of serving; `locked` lets one query search at a time."""
     from colbert import Searcher
     from flask import Flask, request
 
@@ -54,7 +56,8 @@ def serve_with_flask(index: Path, port: int) -> None:
         searcher = Searcher(
             index=index.name, index_root=str(index.parent), collection=texts, verbose=0
         )
-    app, lock = Flask(__name__), threading.Lock()
+    app = Flask(__name__)
+    lock = threading.Lock() if locked else contextlib.nullcontext()
 
     @app.get("/api/search")
     def search() -> Any:
@@ -152,10 +155,14 @@ def round_of(server: Server, queries: list[str]) -> dict[str, float]:
     }
 
 
-def prepared_index(count: int) -> Path:
-    folder = work_folder() / f"index-{count}"
-    build_index(passages(count), folder, RetrievalConfig(checkpoint=str(demo_folder())))
-    return folder
+def prepared_indexes(count: int) -> dict[str, Path]:
+    """The same passages indexed in each arithmetic."""
+    folders = {}
+    for dtype in OURS:
+        folders[dtype] = work_folder() / f"index-{count}-{dtype}"
+        config = RetrievalConfig(checkpoint=str(demo_folder()), dtype=dtype)
+        build_index(passages(count), folders[dtype], config)
+    return folders
 
 
 def main() -> None:
@@ -163,28 +170,35 @@ def main() -> None:
     parser.add_argument("--passages", type=int, default=9002)
     parser.add_argument("--requests", type=int, default=320)
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--flask", nargs=2, metavar=("INDEX", "PORT"), help=argparse.SUPPRESS)
+    parser.add_argument("--flask", nargs=3, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.flask:
-        serve_with_flask(Path(options.flask[0]), int(options.flask[1]))
+        kind, folder, port = options.flask
+        serve_with_flask(Path(folder), int(port), kind == "locked")
         return
     ready()
-    index = prepared_index(options.passages)
+    indexes = prepared_indexes(options.passages)
     queries = many_queries(options.requests * options.repeats)
     about = machine()
-    ours, theirs = free_port(), free_port()
-    python = sys.executable
+    python, plain = sys.executable, str(indexes["float32"])
+    serving = [python, "-m", "exsearch", "retriever", "--index"]
     commands = {
-        "ours": [python, *f"-m exsearch retriever --index {index} --port {ours}".split()],
-        "flask": [python, __file__, "--flask", str(index), str(theirs)],
+        "float32": [*serving, plain, "--port"],
+        "bfloat16": [*serving, str(indexes["bfloat16"]), "--port"],
+        "flask": [python, __file__, "--flask", "free", plain],
+        "flask, one at a time": [python, __file__, "--flask", "locked", plain],
     }
-    rounds: dict[str, list[dict[str, float]]] = {"ours": [], "flask": []}
-    with running(commands["ours"], ours) as a, running(commands["flask"], theirs) as b:
-        servers = {"ours": a, "flask": b}
-        same = agreement([a, b], queries[:50])
+    with contextlib.ExitStack() as stack:
+        servers = {}
+        for name, command in commands.items():
+            port = free_port()
+            servers[name] = stack.enter_context(running([*command, str(port)], port))
+        same = agreement([servers["float32"], servers["flask"]], queries[:50])
+        rounds: dict[str, list[dict[str, float]]] = {name: [] for name in servers}
         for repeat in range(options.repeats):
             part = queries[repeat * options.requests : (repeat + 1) * options.requests]
-            for name in ("ours", "flask") if repeat % 2 == 0 else ("flask", "ours"):
+            names = list(servers)
+            for name in names[repeat % len(names) :] + names[: repeat % len(names)]:
                 rounds[name].append(round_of(servers[name], part))
     finish("retrieval_service", _result(rounds, same, options, about))
 
@@ -209,19 +223,24 @@ def _result(
         name: {key: round(statistics.median(r[key] for r in each), 2) for key in each[0]}
         for name, each in rounds.items()
     }
-    ours, flask = middle["ours"]["queries_per_second"], middle["flask"]["queries_per_second"]
+    speeds = {name: value["queries_per_second"] for name, value in middle.items()}
+    best = max((name for name in middle if name not in OURS), key=speeds.__getitem__)
     return {
         "clients": CLIENTS,
         "k": K,
         "passages": options.passages,
         "requests_per_round": options.requests,
         "median": middle,
-        "throughput_ratio": round(ours / flask, 2),
-        "paired_ratios": [
-            round(a["queries_per_second"] / b["queries_per_second"], 2)
-            for a, b in zip(rounds["ours"], rounds["flask"], strict=True)
-        ],
-        "identical_results": same,
+        "better_flask": best,
+        "throughput_ratio": {name: round(speeds[name] / speeds[best], 2) for name in OURS},
+        "throughput_ratios_by_round": {
+            name: [
+                round(a["queries_per_second"] / b["queries_per_second"], 2)
+                for a, b in zip(rounds[name], rounds[best], strict=True)
+            ]
+            for name in OURS
+        },
+        "identical_results_float32": same,
         "aim": "throughput ratio >= 5",
         "machine": about,
     }

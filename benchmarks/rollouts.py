@@ -74,7 +74,7 @@ async def measure(arguments: argparse.Namespace) -> dict[str, object]:
     hits: list[float] = []
 
     async def run(concurrency: int) -> float:
-        await policy.load(arguments.model)  # empties the prefix cache
+        await policy.forget()
         policy.stats = PolicyStats()
         plan = Plan(arguments.samples, sampling, 0, score=False, concurrency=concurrency)
         with tempfile.TemporaryDirectory() as folder:
@@ -83,7 +83,7 @@ async def measure(arguments: argparse.Namespace) -> dict[str, object]:
             return time.perf_counter() - started
 
     async def one_at_a_time() -> float:
-        await policy.load(arguments.model)
+        await policy.forget()
         started = time.perf_counter()
         for question in questions:
             for sample in range(arguments.samples):

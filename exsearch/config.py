@@ -93,6 +93,9 @@ class RetrievalConfig(Section):
     """Longest passage, in ColBERT tokens."""
     query_maxlen: int = Field(default=32, ge=4, le=512)
     """Longest query, in ColBERT tokens."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """Arithmetic of the encoder on CPU, for passages and queries. bfloat16 is about twice as fast
+    where the processor has it (AVX512-BF16, AMX), slower elsewhere; GPUs use float16."""
     batch_size: int = Field(default=64, ge=1)
     """Passages encoded at once."""
     shard_size: int = Field(default=5_000, ge=1)
@@ -156,7 +159,7 @@ class PolicyConfig(Section):
     concurrency: int = 128
     """Episodes in flight."""
     keep_engine: bool = False
-    """Keep the engine alive while a model is trained: no restart, but memory for both."""
+    """Keep the engine while a model is trained; needs memory for both."""
 
 
 class SamplingConfig(Section):
@@ -326,9 +329,12 @@ def _apply(tree: dict[str, Any], override: str) -> None:
     *parents, leaf = key.split(".")
     node = tree
     for name in parents:
-        node = node.setdefault(name, {})
-        if not isinstance(node, dict):
+        section = node.get(name, {})
+        if not isinstance(section, dict):
             raise InputError(f"--set {override!r}: {name!r} is a value, not a section")
+        # A copy: through a YAML alias two sections may be one and the same mapping.
+        node[name] = dict(section)
+        node = node[name]
     try:
         node[leaf] = yaml.safe_load(text)
     except yaml.YAMLError as error:

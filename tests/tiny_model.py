@@ -58,7 +58,7 @@ def _words(text: str) -> list[str]:
 def make_models(folder: Path, world: World) -> tuple[str, str]:
     """Save a fresh and a tuned checkpoint; returns their folders."""
     sentences = (*SENTENCES, *(p.text for p in world.passages))
-    chat = ChatFormat(tokenizer("chatml", 600, sentences))
+    chat = ChatFormat(tokenizer("chatml", 1200, sentences))
     model = fresh(len(chat.tokenizer))
     fresh_folder, tuned_folder = folder / "fresh", folder / "tuned"
     save(model, chat, fresh_folder)

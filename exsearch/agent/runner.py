@@ -154,7 +154,7 @@ async def run_questions(
             ]
         samples = [task.result() for task in tasks]
         lines = [trajectory.to_line() for trajectory in samples]
-        await asyncio.to_thread(log.append, *lines)
+        log.append(*lines)  # a few milliseconds, and never torn apart by a cancellation
         done[question.id] = lines
         progress.policy = setting.policy.stats.since(before)
         _count(progress, samples)

@@ -62,6 +62,8 @@ class Encoder:
         except (OSError, ValueError, KeyError, RuntimeError) as error:
             raise InputError(f"{folder} is not a ColBERT checkpoint: {error}") from error
         self._model = loaded.model.to(self.device).eval()
+        if config.dtype == "bfloat16" and self.device.type == "cpu":
+            self._model = self._model.to(torch.bfloat16)
         self._tokenizer: Any = loaded.raw_tokenizer
         settings = loaded.colbert_config
         self.dim: int = settings.dim

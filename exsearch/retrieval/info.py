@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 from pydantic import ValidationError
 
@@ -33,6 +34,8 @@ class IndexInfo(Record):
     nbits: int
     doc_maxlen: int
     query_maxlen: int
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """Arithmetic of the encoder that made it; queries are encoded alike."""
 
     def save(self, folder: Path) -> None:
         storage.write_json(folder / INFO, self.model_dump())

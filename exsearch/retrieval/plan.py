@@ -42,6 +42,7 @@ class Plan:
     batch_size: int
     doc_maxlen: int
     query_maxlen: int
+    dtype: str
     dim: int
     nbits: int
     kmeans_iterations: int
@@ -109,6 +110,7 @@ def make_plan(found: Survey, checkpoint: str, dim: int, config: RetrievalConfig)
         batch_size=config.batch_size,
         doc_maxlen=config.doc_maxlen,
         query_maxlen=config.query_maxlen,
+        dtype=config.dtype,
         dim=dim,
         nbits=config.nbits,
         kmeans_iterations=config.kmeans_iterations,

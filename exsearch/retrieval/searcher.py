@@ -49,7 +49,9 @@ class Searcher:
 
     def _open_encoder(self, checkpoint: str | None) -> Encoder:
         config = RetrievalConfig(
-            doc_maxlen=self.info.doc_maxlen, query_maxlen=self.info.query_maxlen
+            doc_maxlen=self.info.doc_maxlen,
+            query_maxlen=self.info.query_maxlen,
+            dtype=self.info.dtype,
         )
         recorded = self.info.checkpoint_path
         encoder = Encoder(recorded if Path(recorded).is_dir() else checkpoint or recorded, config)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import time
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
@@ -61,7 +62,9 @@ def engines(tiny_models: tuple[str, str]) -> Iterator[Engines]:
     made.runner.run(made.vllm.close())
     made.runner.close()
     assert children, "the engine runs in a process of its own"
-    left = children & child_processes()
+    deadline = time.monotonic() + 30
+    while (left := children & child_processes()) and time.monotonic() < deadline:
+        time.sleep(0.5)  # the engine's process is told to end, and needs a moment
     assert not left, f"closing the engine left {left} behind"
 
 

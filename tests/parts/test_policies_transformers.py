@@ -61,7 +61,6 @@ async def test_the_tiny_model_really_searches(
     text = (await rolled(policy, tiny_world, tmp_path / "a.jsonl")).decode()
     made = list(read_records(Trajectory, text.splitlines(), "a"))
     assert len([t for t in made if t.failure is None and len(t.steps) >= 2]) >= 3
-    assert all(t.exact for t in made)
     assert len({t.answer for t in made}) > 4
     assert all(len(t.scores) >= 1 for t in made if t.failure is None)
 

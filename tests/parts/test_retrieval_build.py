@@ -116,8 +116,7 @@ def test_an_estimate_comes_close(
 ) -> None:
     found = estimate(corpus(), config, sample=40, encoder=encoder, display=SILENT)
     assert found.vectors == pytest.approx(searcher.info.vectors, rel=0.15)
-    fixed = sum((index / n).stat().st_size for n in ("centroids.pt", "metadata.json"))
-    assert found.index_bytes == pytest.approx(searcher.info.bytes - fixed, rel=0.35)
+    assert found.index_bytes == pytest.approx(searcher.info.bytes, rel=0.2)
     assert found.total_seconds > 0
     large = estimate(
         corpus(), config, passages=21_000_000, sample=8, encoder=encoder, display=SILENT

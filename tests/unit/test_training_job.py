@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -15,6 +18,7 @@ from exsearch.errors import InputError
 from exsearch.training import state, weights
 from exsearch.training.job import ExampleCounts, TrainingJob, TrainingResult, finished, read_job
 from exsearch.training.launch import command
+from exsearch.training.main import LAUNCHER
 from exsearch.training.schedule import learning_rate_share
 
 pytestmark = pytest.mark.unit
@@ -177,3 +181,16 @@ def test_one_process_needs_no_torchrun(job: TrainingJob) -> None:
     two = job.model_copy(update={"settings": TrainingConfig(nproc=2)})
     assert command(two, "job.json")[-1] == "job.json"
     assert "torch.distributed.run" in command(two, "job.json")
+
+
+def test_a_process_whose_launcher_is_gone_ends() -> None:
+    """Also where it has nothing to print, which a closed pipe would stop."""
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    code = "import time; from exsearch.training.main import _end_with_launcher as watch; watch();"
+    left = subprocess.run(
+        [sys.executable, "-c", code + "time.sleep(100)"],
+        env={**os.environ, LAUNCHER: str(gone.pid)},
+        timeout=90,
+    )
+    assert left.returncode == 1

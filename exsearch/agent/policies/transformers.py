@@ -8,8 +8,9 @@ engines are tested against it.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
-from typing import Any
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
 import torch
 from transformers import AutoModelForCausalLM
@@ -18,6 +19,8 @@ from exsearch.agent.chat import ChatFormat
 from exsearch.agent.model_files import model_digest, model_folder
 from exsearch.agent.policies.base import Completion, PolicyStats, Sampling
 from exsearch.config import ModelConfig
+
+T = TypeVar("T")
 
 
 class TransformersPolicy:
@@ -30,7 +33,7 @@ class TransformersPolicy:
         self.stats = PolicyStats()
         self._dtype = getattr(torch, config.dtype)
         self._device = "cuda" if torch.cuda.is_available() else "cpu"
-        self._turn = asyncio.Lock()
+        self._turn = threading.Lock()
         self._read(model)
 
     def _read(self, model: str) -> None:
@@ -41,27 +44,29 @@ class TransformersPolicy:
     async def generate(
         self, prompts: Sequence[Sequence[int]], sampling: Sequence[Sampling]
     ) -> list[Completion]:
-        async with self._turn:
-            return [
-                await asyncio.to_thread(self._continue, list(prompt), how)
-                for prompt, how in zip(prompts, sampling, strict=True)
-            ]
+        return [
+            await asyncio.to_thread(self._alone, self._continue, list(prompt), how)
+            for prompt, how in zip(prompts, sampling, strict=True)
+        ]
 
     async def score(
         self, prompts: Sequence[Sequence[int]], targets: Sequence[Sequence[int]]
     ) -> list[list[float]]:
-        async with self._turn:
-            return [
-                await asyncio.to_thread(self._logprobs, list(prompt), list(target))
-                for prompt, target in zip(prompts, targets, strict=True)
-            ]
+        return [
+            await asyncio.to_thread(self._alone, self._logprobs, list(prompt), list(target))
+            for prompt, target in zip(prompts, targets, strict=True)
+        ]
 
     async def load(self, model: str) -> None:
-        async with self._turn:
-            await asyncio.to_thread(self._read, model)
+        await asyncio.to_thread(self._alone, self._read, model)
 
     async def close(self) -> None:
         """Nothing to stop."""
+
+    def _alone(self, work: Callable[..., T], *arguments: Any) -> T:
+        """One sequence at a time, whichever thread or event loop asks."""
+        with self._turn:
+            return work(*arguments)
 
     @torch.inference_mode()
     def _continue(self, prompt: list[int], how: Sampling) -> Completion:

@@ -40,7 +40,7 @@ def prepare_environment(config: PolicyConfig) -> None:
 
 
 class VllmPolicy:
-    """See `Policy`. One engine, one model; `load` swaps the weights without a restart."""
+    """See `Policy`. One engine, one model; `load` starts it anew on other weights."""
 
     def __init__(self, model: str, config: ModelConfig, policy: PolicyConfig, seed: int) -> None:
         folder = model_folder(model)
@@ -49,7 +49,8 @@ class VllmPolicy:
         self.max_tokens = config.max_tokens
         self.stats = PolicyStats()
         self._names = (f"{uuid.uuid4().hex[:8]}-{n}" for n in itertools.count())
-        self._engine = _start(folder, config, policy, seed)
+        self._how = (config, policy, seed)
+        self._engine = _start(folder, *self._how)
 
     async def generate(
         self, prompts: Sequence[Sequence[int]], sampling: Sequence[Sampling]
@@ -142,9 +143,13 @@ class VllmPolicy:
     async def load(self, model: str) -> None:
         folder = model_folder(model)
         self.digest = model_digest(model)
-        await self._engine.collective_rpc(
-            "reload_weights", kwargs={"weights_path": str(folder.resolve())}
-        )
+        # vLLM's `reload_weights` would be faster, but keeps the old output head where it
+        # is tied to the embeddings (seen with 0.32 on CPU, where the head is packed once).
+        self._engine.shutdown()
+        self._engine = _start(folder, *self._how)
+
+    async def forget(self) -> None:
+        """Empty the prefix cache, as if the engine had just started."""
         await self._engine.reset_prefix_cache()
 
     async def close(self) -> None:
