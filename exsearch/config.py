@@ -158,8 +158,6 @@ class PolicyConfig(Section):
     """GPUs per engine."""
     concurrency: int = 128
     """Episodes in flight."""
-    keep_engine: bool = False
-    """Keep the engine while a model is trained; needs memory for both."""
 
 
 class SamplingConfig(Section):

@@ -12,8 +12,7 @@ from exsearch.config import RunConfig
 class Engine:
     """Opens the policy when first needed; later models are loaded into it.
 
-    With `policy.keep_engine` it stays while a model is trained (room for both is
-    needed); otherwise `release` stops it and the next use starts it anew.
+    It serves one model's evaluation and rollouts without a restart; `release` stops it.
     """
 
     def __init__(self, config: RunConfig, tell: Callable[[str], None]) -> None:
@@ -35,11 +34,7 @@ class Engine:
         return self._policy
 
     async def release(self) -> None:
-        """Free the engine's memory for training, unless it is to be kept."""
-        if not self._config.policy.keep_engine:
-            await self.close()
-
-    async def close(self) -> None:
+        """Stop the engine: its memory is needed for training. The next `use` starts it anew."""
         if self._policy is not None:
             await self._policy.close()
             self._policy = None

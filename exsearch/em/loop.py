@@ -76,7 +76,7 @@ class Loop:
         try:
             return await self._run()
         finally:
-            await self.engine.close()
+            await self.engine.release()
             if self.retriever is not None:
                 await self.retriever.close()
 

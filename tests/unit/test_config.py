@@ -116,5 +116,5 @@ def test_dumped_settings_are_plain_yaml() -> None:
 def test_an_override_does_not_leak_through_a_yaml_alias(tmp_path: Path) -> None:
     file = tmp_path / "run.yaml"
     file.write_text("sft: &how {epochs: 1}\nalign: *how\n")
-    run = load(file, ["align.epochs=3"])
+    run = config.load(file, ["align.epochs=3"])
     assert (run.sft.epochs, run.align.epochs) == (1, 3)

@@ -107,17 +107,16 @@ def opened(monkeypatch: pytest.MonkeyPatch, chatml: ChatFormat) -> list[str]:
 
 
 async def test_later_models_are_loaded_into_the_engine(opened: list[str]) -> None:
-    engine = Engine(load(None, ["policy.keep_engine=true"]), lambda text: None)
+    engine = Engine(load(None), lambda text: None)
     first = await engine.use("a")
     assert await engine.use("a") is first
-    await engine.release()
     assert await engine.use("b") is first
     assert (first.digest, opened) == ("b", ["a"])
-    await engine.close()
-    await engine.close()
+    await engine.release()
+    await engine.release()
 
 
-async def test_an_engine_that_is_not_kept_starts_anew(opened: list[str]) -> None:
+async def test_an_engine_that_was_released_starts_anew(opened: list[str]) -> None:
     engine = Engine(load(), lambda text: None)
     await engine.use("a")
     await engine.release()
