@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -134,8 +135,16 @@ def second_lines(log: AppendLog) -> list[str]:
     return [line for chunk in log.lines() for line in chunk.splitlines()]
 
 
-def test_many_threads_lose_nothing(place: str) -> None:
+def test_many_threads_lose_nothing(place: str, monkeypatch: pytest.MonkeyPatch) -> None:
     log = AppendLog(f"{place}/log.jsonl")
+    if log.remote:
+        upload = log._fs.pipe_file
+
+        def slow(key: str, payload: bytes) -> None:
+            time.sleep(0.001)  # another thread's turn, as in any real upload
+            upload(key, payload)
+
+        monkeypatch.setattr(log._fs, "pipe_file", slow)
     start = threading.Barrier(8)
 
     def write(name: int) -> None:
