@@ -71,7 +71,7 @@ class ModelConfig(Section):
     """The language model to start from."""
 
     path: str = ""
-    """A folder in Hugging Face format, or a model id where a hub is within reach."""
+    """A folder in Hugging Face format, weights as safetensors."""
     dtype: Literal["float32", "bfloat16", "float16"] = "bfloat16"
     """Weights' type for rollouts and training; use float32 on CPU."""
     max_tokens: int = 8192

@@ -62,6 +62,7 @@ def demo_model(folder: str | Path) -> str:
         model.save_pretrained(partial)
         tokenizer.save_pretrained(partial)
         os.chmod(partial, 0o755)
+        (partial / "model.safetensors").chmod(0o644)  # saved for its owner alone
         os.replace(partial, target)
     except OSError:
         shutil.rmtree(partial, ignore_errors=True)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import copy
 import hashlib
+import math
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence, Set
@@ -19,7 +20,7 @@ from dataclasses import dataclass, field
 from exsearch.agent.episode import EpisodeResult, Setting, run_episode
 from exsearch.agent.policies.base import PolicyStats, Sampling
 from exsearch.config import RunConfig
-from exsearch.errors import InputError
+from exsearch.errors import InputError, PolicyError
 from exsearch.records import (
     AnswerScore,
     Passage,
@@ -261,6 +262,11 @@ async def score_answers(
     if not fitting:
         return ()
     logprobs = await setting.policy.score([prompt] * len(fitting), list(fitting.values()))
+    if not all(math.isfinite(value) for values in logprobs for value in values):
+        raise PolicyError(
+            f"the gold answer of question {question.id!r} scores as not finite: the model has "
+            "diverged; train it with a lower learning rate, or in another dtype"
+        )
     return tuple(
         AnswerScore(alias=alias, logprob=sum(values), tokens=len(values))
         for alias, values in zip(fitting, logprobs, strict=True)

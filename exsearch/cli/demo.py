@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 FIXED_MINUTES = 4.0
 """What does not scale with arithmetic: engine start, index, bookkeeping."""
 WORK_GFLOP = 220_000.0
-"""Arithmetic of the demo's episodes and training, as its measured duration implies."""
+"""Arithmetic of its episodes and training: a guess from one two-round run (22 min, 166 GFLOPS)."""
 
 
 def main(

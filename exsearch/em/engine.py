@@ -10,9 +10,9 @@ from exsearch.config import RunConfig
 
 
 class Engine:
-    """Opens the policy when first needed; later models are loaded into it.
+    """Opens the policy when first needed and hands it on while the model stays the same.
 
-    It serves one model's evaluation and rollouts without a restart; `release` stops it.
+    Another model is loaded through the policy (vLLM starts anew); `release` stops it.
     """
 
     def __init__(self, config: RunConfig, tell: Callable[[str], None]) -> None:

@@ -37,6 +37,9 @@ from exsearch.records import Question, canonical_json
 from exsearch.retrieval.retriever import Retriever, open_retriever
 from exsearch.storage import AppendLog, Lineage, digest_bytes, digest_file, read_json, write_atomic
 
+SHAPES_INDEX = {"checkpoint", "nbits", "doc_maxlen", "query_maxlen", "dtype"}
+"""Retrieval settings that an index depends on."""
+
 
 class Voice(Protocol):
     """How the loop speaks to whoever watches it."""
@@ -102,6 +105,7 @@ class Loop:
                         f"in {without_gain} rounds"
                     )
                     break
+        self._note_settings()
         return self.outcome.write(self.run_folder, base.stage, start, champion, candidate)
 
     def _prepare(self) -> None:
@@ -109,11 +113,14 @@ class Loop:
         self.test = choose.some(self._load(data.test, "test"), data.eval_limit, self.config.seed)
         self.train_questions = self._load(data.train, "train") if self.config.em.iterations else []
         model_digest(self.config.model.path)  # an unreadable model is an error before any work
-        write_atomic(self.run_folder.path("run.yaml"), settings.dump(self.config))
         every = {q.id: q for q in [*self.train_questions, *self.test]}
         write_atomic(
             self.run_folder.path("questions.jsonl"), (f"{q.to_line()}\n" for q in every.values())
         )
+
+    def _note_settings(self) -> None:
+        """Write `run.yaml`: once a step has accepted the settings, never refused ones."""
+        write_atomic(self.run_folder.path("run.yaml"), settings.dump(self.config))
 
     def _load(self, files: Sequence[str], purpose: str) -> list[Question]:
         return choose.load_questions(files, self.config.data, purpose, self.voice.note)
@@ -132,6 +139,7 @@ class Loop:
                 f"use another run folder, or remove what it made and its entry in "
                 f"{self.lineage.path}"
             )
+        self._note_settings()
         self.voice.step(step)
         started = time.monotonic()
         facts = await work()
@@ -160,13 +168,19 @@ class Loop:
             return {"passages": info.passages, "digest": info.digest}
 
         inputs = {
-            "corpus": self.config.data.corpus,
-            "settings": retrieval.model_dump(include={"checkpoint", "nbits", "doc_maxlen"}),
+            "corpus": digest_file(self.config.data.corpus),
+            "settings": retrieval.model_dump(include=SHAPES_INDEX),
         }
         await self._once("index", inputs, work)
 
-    def _asks(self, questions: list[Question]) -> str:
-        return digest_bytes(*(q.to_line().encode() for q in questions))
+    def _episodes(self, questions: list[Question]) -> dict[str, Any]:
+        """What episodes on these questions depend on, beside the model and the sampling."""
+        retrieval, built = self.config.retrieval, self.lineage.entries.get("index")
+        return {
+            "questions": digest_bytes(*(q.to_line().encode() for q in questions)),
+            "agent": self.config.agent.model_dump(mode="json"),
+            "index": retrieval.url or retrieval.index or (built and built["outputs"]["digest"]),
+        }
 
     async def _evaluate(self, model: Model) -> Summary:
         stage = self.run_folder.stage(model.stage)
@@ -185,9 +199,8 @@ class Loop:
             return {"evaluation": stage.evaluation}
 
         inputs = {
+            **self._episodes(self.test),
             "model": model_digest(model.path),
-            "questions": self._asks(self.test),
-            "agent": self.config.agent.model_dump(mode="json"),
             "score": self.config.evaluation.score_gold,
         }
         await self._once(f"{model.stage}/eval", inputs, work)
@@ -209,12 +222,11 @@ class Loop:
             )
 
         inputs = {
-            "files": list(self.config.data.warmup),
+            **self._episodes(self._load(self.config.data.warmup, "warmup")),
             "limit": self.config.data.warmup_limit,
             "hops": self.config.data.warmup_hops,
             "missing": self.config.data.warmup_missing,
             "min_overlap": self.config.data.warmup_min_overlap,
-            "agent": self.config.agent.model_dump(mode="json"),
             "seed": self.config.seed,
         }
         await self._once("warmup/data", inputs, make)
@@ -236,6 +248,9 @@ class Loop:
             "model": model_digest(start.path),
             "examples": digest_file(stage.examples),
             "settings": how.model_dump(mode="json"),
+            "max_tokens": self.config.model.max_tokens,
+            "dtype": self.config.model.dtype,
+            "seed": self.config.seed,
         }
         await self._once(f"{name}/train", inputs, work)
         model = Model(name, self.lineage.entries[f"{name}/train"]["outputs"]["checkpoint"])
@@ -272,10 +287,10 @@ class Loop:
             return {"shards": [log.path], "progress": progress.line()}
 
         inputs = {
+            **self._episodes(asked),
             "model": model_digest(model.path),
-            "questions": self._asks(asked),
-            "agent": self.config.agent.model_dump(mode="json"),
             "sampling": self.config.sampling.model_dump(mode="json"),
+            "seed": self.config.seed,
         }
         await self._once(f"{name}/rollout", inputs, work)
 
@@ -323,6 +338,6 @@ class Loop:
             )
             return {"evaluation": folder}
 
-        inputs = {"model": model_digest(model.path), "questions": self._asks(asked)}
+        inputs = {"model": model_digest(model.path), **self._episodes(asked)}
         await self._once(f"{model.stage}/dev", inputs, work)
         return float(read_json(f"{folder}/summary.json")[self.config.gate.metric])

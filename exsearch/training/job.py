@@ -19,17 +19,17 @@ from typing import Literal
 from pydantic import ValidationError
 
 from exsearch import storage
+from exsearch.agent.model_files import model_digest
 from exsearch.config import Section, TrainingConfig
 from exsearch.errors import InputError
 from exsearch.records import canonical_json
-from exsearch.training.weights import model_digest
 
 
 class TrainingJob(Section):
     """One weighted supervised run, for `sft` and `align` alike."""
 
     model: str
-    """Folder of the model to start from, in Hugging Face format, or a hub's model id."""
+    """Folder of the model to start from, in Hugging Face format."""
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     """Type of the saved weights, and of GPU arithmetic; a CPU always computes in float32."""
     max_tokens: int = 8192

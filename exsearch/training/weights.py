@@ -12,7 +12,6 @@ import math
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from exsearch import storage
 from exsearch.errors import InputError
 
 
@@ -26,27 +25,19 @@ class WeightFacts(NamedTuple):
 
 
 def resolve(model: str) -> Path:
-    """The local folder of `model`: itself, or a hub's model fetched to its cache.
+    """The model's folder.
 
     Raises:
-        InputError: neither a model folder nor a model id the hub gives us.
+        InputError: there is none, or it is no model folder.
     """
     folder = Path(model)
-    if folder.is_dir():
-        if not (folder / "config.json").is_file():
-            raise InputError(f"{model} has no config.json: it is not a Hugging Face model folder")
-        return folder
-    if model.startswith((".", "/", "~")) or model.count("/") != 1:
-        raise InputError(f"there is no model folder {model}")
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
-
-    try:
-        return Path(snapshot_download(model, ignore_patterns=["*.bin", "*.gguf", "*.pth"]))
-    except (OSError, HfHubHTTPError, LocalEntryNotFoundError) as error:
+    if not (folder / "config.json").is_file():
         raise InputError(
-            f"{model} is neither a folder nor a model the hub gives us: {error}"
-        ) from error
+            f"{model} is no model folder in Hugging Face format: it has no config.json"
+            if folder.is_dir()
+            else f"there is no model folder {model}"
+        )
+    return folder
 
 
 def weight_files(folder: Path) -> list[Path]:
@@ -103,17 +94,3 @@ def _header(file: Path) -> dict[str, Any]:
     if size != 8 + length + end:
         raise InputError(f"{problem}: it has {size} bytes and should have {8 + length + end}")
     return header
-
-
-def model_digest(model: str) -> str:
-    """Digest of a model folder's configuration and weights; of the name, for a hub's model.
-
-    Raises:
-        InputError: the folder is no whole model folder.
-    """
-    if not Path(model).is_dir():
-        return storage.digest_bytes(model.encode())
-    folder = resolve(model)
-    inspect(folder)
-    files = [folder / "config.json", *weight_files(folder)]
-    return storage.digest_bytes(*(storage.digest_file(file).encode() for file in files))

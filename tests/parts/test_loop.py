@@ -137,6 +137,7 @@ def test_a_run_killed_in_the_middle_ends_as_if_nothing_had_been(
 @pytest.mark.parametrize(
     ("change", "step"),
     [
+        ("retrieval.url=http://127.0.0.1:9", "base/eval"),
         ("agent.top_n=1", "base/eval"),
         ("sampling.samples=2", "iter-01/rollout"),
         ("weighing.temperature=2.0", "iter-01/weigh"),
@@ -146,9 +147,11 @@ def test_a_run_killed_in_the_middle_ends_as_if_nothing_had_been(
 def test_other_settings_are_refused_by_name(
     whole: tuple[Path, dict[str, Any]], change: str, step: str
 ) -> None:
+    accepted = (whole[0] / "run/run.yaml").read_bytes()
     done = command(whole[0] / "settings.yaml", "-s", change)
     assert done.code == 2, done.err
     assert f"step '{step}'" in done.err
+    assert (whole[0] / "run/run.yaml").read_bytes() == accepted, "refused settings were noted"
     assert "use another run folder" in done.err.replace("\n", " ")
     assert "Traceback" not in done.err
 

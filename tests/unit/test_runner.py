@@ -317,3 +317,14 @@ def test_a_shard_is_plain_json(tmp_path: Path, how: Setting) -> None:
     asyncio.run(rolled(how, tmp_path / "x.jsonl"))
     for line in (tmp_path / "x.jsonl").read_text().splitlines():
         assert json.loads(line)["provenance"].keys() == {"model", "index", "prompt"}
+
+
+async def test_a_model_that_has_diverged_is_named(
+    how: Setting, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def score(prompts: object, targets: list[list[int]]) -> list[list[float]]:
+        return [[float("nan")] * len(target) for target in targets]
+
+    monkeypatch.setattr(how.policy, "score", score)
+    with pytest.raises(PolicyError, match="diverged"):
+        await run_questions(QUESTIONS, how, PLAN, AppendLog(str(tmp_path / "x.jsonl")))

@@ -27,6 +27,7 @@ pytestmark = pytest.mark.unit
 def write_model(folder: Path, fill: bytes = b"\0") -> Path:
     folder.mkdir(exist_ok=True)
     (folder / "config.json").write_text("{}")
+    (folder / "tokenizer.json").write_text("{}")
     header = {"w": {"dtype": "F32", "shape": [2, 3], "data_offsets": [0, 24]}}
     text = json.dumps(header).encode()
     (folder / "model.safetensors").write_bytes(len(text).to_bytes(8, "little") + text + fill * 24)
