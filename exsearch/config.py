@@ -73,7 +73,10 @@ class ModelConfig(Section):
     path: str = ""
     """A folder in Hugging Face format, weights as safetensors."""
     dtype: Literal["float32", "bfloat16", "float16"] = "bfloat16"
-    """Weights' type for rollouts and training; use float32 on CPU."""
+    """Arithmetic of rollouts and training, and the saved weights' type.
+
+    On a CPU bfloat16 pays where the processor multiplies it natively (AVX512-BF16, AMX);
+    elsewhere use float32. `exsearch demo --speed-only` measures both."""
     max_tokens: int = 8192
     """Longest transcript, in tokens (the paper: 8,192)."""
 

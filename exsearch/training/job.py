@@ -31,7 +31,9 @@ class TrainingJob(Section):
     model: str
     """Folder of the model to start from, in Hugging Face format."""
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
-    """Type of the saved weights, and of GPU arithmetic; a CPU always computes in float32."""
+    """Type of the saved weights and of the arithmetic; the weights in training are float32.
+
+    ZeRO on a CPU computes in float32, and float16 exists on GPUs only."""
     max_tokens: int = 8192
     """Longest transcript; what becomes of a longer one is `settings.overlong`."""
     examples: str

@@ -90,7 +90,7 @@ def make_arguments(job: TrainingJob, plan: Plan) -> TrainingArguments:
         report_to=list(settings.report_to) or "none",
         seed=job.seed,
         use_cpu=not cuda,
-        bf16=cuda and job.dtype == "bfloat16",
+        bf16=job.dtype == "bfloat16" and (cuda or zero is None),
         fp16=cuda and job.dtype == "float16",
         optim="adamw_torch_fused",
         disable_tqdm=True,
@@ -112,7 +112,8 @@ def make_trainer(
         log: where steps are noted; None on all ranks but the first.
     """
     # Without DeepSpeed the trained weights stay float32 and autocast lowers the
-    # arithmetic; DeepSpeed keeps float32 masters of its own.
+    # arithmetic; DeepSpeed keeps float32 masters of its own on a GPU, and on a CPU
+    # computes in float32.
     lowered = torch.cuda.is_available() and job.settings.zero_stage != 0
     model = load_model(plan.source, getattr(torch, job.dtype) if lowered else torch.float32)
     check_vocabulary(plan.rows, model.config.get_text_config().vocab_size)

@@ -13,7 +13,7 @@ from cli_process import run, settings, size, start, stop_when
 from search_server import serving
 from tiny_model import WordSearch
 
-from exsearch.records import Trajectory, read_records
+from exsearch.records import Question, Trajectory, read_records
 
 pytestmark = pytest.mark.loop
 
@@ -28,12 +28,23 @@ def slow_url(tiny_world) -> Iterator[str]:
 
 
 @pytest.fixture(scope="module")
+def hard_world(tmp_path_factory: pytest.TempPathFactory, world_files: Path) -> Path:
+    """The tiny world and one more training question, too long for any model: it must fail."""
+    folder = tmp_path_factory.mktemp("hard") / "world"
+    shutil.copytree(world_files, folder)
+    endless = Question(id="endless", question="why " * 3000, answers=("because",))
+    with (folder / "train.jsonl").open("a", encoding="utf-8") as train:
+        train.write(f"{endless.to_line()}\n")
+    return folder
+
+
+@pytest.fixture(scope="module")
 def whole(
-    tmp_path_factory: pytest.TempPathFactory, tiny_models, world_files: Path, slow_url: str
+    tmp_path_factory: pytest.TempPathFactory, tiny_models, hard_world: Path, slow_url: str
 ) -> Path:
     """A folder where rollout and scoring ran without a break."""
     folder = tmp_path_factory.mktemp("whole")
-    config = settings(folder, world_files, tiny_models[1], slow_url)
+    config = settings(folder, hard_world, tiny_models[1], slow_url)
     done = run("rollout", "-c", str(config))
     assert done.code == 0, done.err
     done = run("weigh", "--score", "-c", str(config))
@@ -47,17 +58,17 @@ def made(path: Path) -> list[Trajectory]:
 
 def test_the_uninterrupted_run_really_searches(whole: Path) -> None:
     trajectories = made(whole / SHARD)
-    assert len(trajectories) == 24
+    assert len(trajectories) == 27
     assert sum(len(t.steps) for t in trajectories) > 24
     assert any(t.failure is None for t in trajectories)
-    assert any(t.failure is not None for t in trajectories)
+    assert [t.question_id for t in trajectories if t.failure].count("endless") == 3
 
 
 @pytest.mark.parametrize("chance", [1, 2])
 def test_rollouts_killed_twice_end_as_if_nothing_had_been(
-    tmp_path: Path, tiny_models, world_files: Path, slow_url: str, whole: Path, chance: int
+    tmp_path: Path, tiny_models, hard_world: Path, slow_url: str, whole: Path, chance: int
 ) -> None:
-    config = settings(tmp_path, world_files, tiny_models[1], slow_url)
+    config = settings(tmp_path, hard_world, tiny_models[1], slow_url)
     shard = tmp_path / SHARD
     partial = Path(f"{shard}.partial")
     aim = random.Random(chance)
@@ -79,9 +90,9 @@ def test_rollouts_killed_twice_end_as_if_nothing_had_been(
 
 
 def test_scoring_killed_ends_as_if_nothing_had_been(
-    tmp_path: Path, tiny_models, world_files: Path, slow_url: str, whole: Path
+    tmp_path: Path, tiny_models, hard_world: Path, slow_url: str, whole: Path
 ) -> None:
-    config = settings(tmp_path, world_files, tiny_models[1], slow_url)
+    config = settings(tmp_path, hard_world, tiny_models[1], slow_url)
     (tmp_path / SHARD).parent.mkdir(parents=True)
     shutil.copyfile(whole / SHARD, tmp_path / SHARD)
     partial = tmp_path / "run/iter-01/scored.jsonl.partial"
@@ -96,9 +107,9 @@ def test_scoring_killed_ends_as_if_nothing_had_been(
 
 
 def test_shards_together_hold_what_one_holds(
-    tmp_path: Path, tiny_models, world_files: Path, slow_url: str, whole: Path
+    tmp_path: Path, tiny_models, hard_world: Path, slow_url: str, whole: Path
 ) -> None:
-    config = settings(tmp_path, world_files, tiny_models[1], slow_url)
+    config = settings(tmp_path, hard_world, tiny_models[1], slow_url)
     for shard in ("0/2", "1/2"):
         done = run("rollout", "-c", str(config), "--shard", shard)
         assert done.code == 0, done.err
@@ -108,9 +119,9 @@ def test_shards_together_hold_what_one_holds(
 
 
 def test_an_interrupted_rollout_says_so_and_goes_on(
-    tmp_path: Path, tiny_models, world_files: Path, slow_url: str, whole: Path
+    tmp_path: Path, tiny_models, hard_world: Path, slow_url: str, whole: Path
 ) -> None:
-    config = settings(tmp_path, world_files, tiny_models[1], slow_url)
+    config = settings(tmp_path, hard_world, tiny_models[1], slow_url)
     partial = tmp_path / f"{SHARD}.partial"
     child = start("rollout", "-c", str(config))
     done = stop_when(child, lambda: size(partial) > 0, signal.SIGINT)
@@ -123,12 +134,12 @@ def test_an_interrupted_rollout_says_so_and_goes_on(
 
 
 def test_a_retriever_that_breaks_is_counted_and_the_rollout_ends(
-    tmp_path: Path, tiny_models, world_files: Path, tiny_world
+    tmp_path: Path, tiny_models, hard_world: Path, tiny_world
 ) -> None:
     with serving(WordSearch(tiny_world.passages), fails_after=9) as url:
         config = settings(
             tmp_path,
-            world_files,
+            hard_world,
             tiny_models[1],
             url,
             retrieval={"url": url, "timeout": 1.0, "retries": 1},

@@ -12,6 +12,7 @@ from pathlib import Path
 from exsearch.agent.chat import ChatFormat
 from exsearch.agent.model_files import model_digest, model_folder
 from exsearch.agent.policies.base import Completion, PolicyStats, Sampling
+from exsearch.agent.policies.engine_log import EngineLog
 from exsearch.config import ModelConfig, PolicyConfig
 from exsearch.errors import InputError, PolicyError
 
@@ -50,7 +51,8 @@ class VllmPolicy:
         self.stats = PolicyStats()
         self._names = (f"{uuid.uuid4().hex[:8]}-{n}" for n in itertools.count())
         self._how = (config, policy, seed)
-        self._engine = _start(folder, *self._how)
+        self._log = EngineLog()
+        self._engine = _start(folder, *self._how, self._log)
 
     async def generate(
         self, prompts: Sequence[Sequence[int]], sampling: Sequence[Sampling]
@@ -118,7 +120,8 @@ class VllmPolicy:
                 last = output
         except (EngineDeadError, EngineGenerateError) as error:
             raise PolicyError(
-                f"vLLM's engine died: {error}. What was finished is kept; run the step again"
+                f"vLLM's engine died: {error}. What was finished is kept; run the step "
+                f"again. Its last words:\n{self._log.end()}"
             ) from error
         assert last is not None, "vLLM ended a request without output"
         [out] = last.outputs
@@ -146,7 +149,7 @@ class VllmPolicy:
         # vLLM's `reload_weights` would be faster, but keeps the old output head where it
         # is tied to the embeddings (seen with 0.32 on CPU, where the head is packed once).
         self._engine.shutdown()
-        self._engine = _start(folder, *self._how)
+        self._engine = _start(folder, *self._how, self._log)
 
     async def forget(self) -> None:
         """Empty the prefix cache, as if the engine had just started."""
@@ -155,36 +158,45 @@ class VllmPolicy:
     async def close(self) -> None:
         self._engine.shutdown()
         del self._engine  # its finaliser must not run when the interpreter is half gone
+        self._log.remove()
 
 
-def _start(folder: Path, config: ModelConfig, policy: PolicyConfig, seed: int):
+def _start(folder: Path, config: ModelConfig, policy: PolicyConfig, seed: int, log: EngineLog):
     prepare_environment(policy)
     try:
-        from vllm.engine.arg_utils import AsyncEngineArgs
-        from vllm.platforms import current_platform
-        from vllm.v1.engine.async_llm import AsyncLLM
+        with log.listening():
+            return _engine(folder, config, policy, seed)
     except ImportError as error:
+        log.remove()
         raise InputError(
             f"vLLM cannot be imported ({error}): pip install 'exsearch[rollout-cpu]' "
             "or 'exsearch[rollout-gpu]', or set policy.kind to transformers"
         ) from error
-    on_cpu = current_platform.is_cpu()
-    arguments = AsyncEngineArgs(
-        model=str(folder),
-        dtype=config.dtype,
-        seed=seed,
-        max_model_len=config.max_tokens,
-        max_num_seqs=policy.max_sequences,
-        enforce_eager=policy.enforce_eager,
-        enable_prefix_caching=True,
-        block_size=CPU_BLOCK if on_cpu else None,
-        gpu_memory_utilization=policy.gpu_memory,
-        tensor_parallel_size=policy.tensor_parallel,
-        logprobs_mode="raw_logprobs",
-        logits_processors=["exsearch.agent.policies.forcing:ForcedTokens"],
-        disable_log_stats=True,
-    )
-    try:
-        return AsyncLLM.from_engine_args(arguments)
     except (RuntimeError, ValueError, OSError) as error:
-        raise PolicyError(f"vLLM did not start on {folder}: {error}") from error
+        words = log.end()
+        log.remove()
+        raise PolicyError(f"vLLM did not start on {folder}: {error}\n{words}") from error
+
+
+def _engine(folder: Path, config: ModelConfig, policy: PolicyConfig, seed: int):
+    from vllm.engine.arg_utils import AsyncEngineArgs
+    from vllm.platforms import current_platform
+    from vllm.v1.engine.async_llm import AsyncLLM
+
+    return AsyncLLM.from_engine_args(
+        AsyncEngineArgs(
+            model=str(folder),
+            dtype=config.dtype,
+            seed=seed,
+            max_model_len=config.max_tokens,
+            max_num_seqs=policy.max_sequences,
+            enforce_eager=policy.enforce_eager,
+            enable_prefix_caching=True,
+            block_size=CPU_BLOCK if current_platform.is_cpu() else None,
+            gpu_memory_utilization=policy.gpu_memory,
+            tensor_parallel_size=policy.tensor_parallel,
+            logprobs_mode="raw_logprobs",
+            logits_processors=["exsearch.agent.policies.forcing:ForcedTokens"],
+            disable_log_stats=True,
+        )
+    )

@@ -68,8 +68,6 @@ class EStep(BaseModel):
     over_search: float | None = None
     under_search: float | None = None
     failures: dict[str, int] = Field(default_factory=dict)
-    seconds: float | None = None
-    tokens: int | None = None
 
 
 @dataclass(frozen=True)
