@@ -73,14 +73,16 @@ class Progress:
         return time.monotonic() - self.started
 
     def line(self) -> str:
-        """One line for a person."""
+        """One line for a person: questions/s, written tokens/s, share of prompt tokens that the
+        prefix cache had, mean latency of a search, failures by reason."""
         seconds = max(self.seconds, 1e-9)
         latency = 1000 * self.search_seconds / self.searches if self.searches else 0.0
-        failed = ", ".join(f"{n} {why}" for why, n in self.failures.most_common()) or "none"
+        reasons = ", ".join(f"{n} {why}" for why, n in self.failures.most_common())
         return (
-            f"{(self.done - self.resumed) / seconds:.2f} questions/s · "
-            f"{self.policy.output_tokens / seconds:.0f} tokens/s · "
-            f"prefix cache {self.policy.hit_rate:.0%} · search {latency:.0f} ms · failed: {failed}"
+            f"{(self.done - self.resumed) / seconds:.2f} q/s · "
+            f"{self.policy.output_tokens / seconds:.0f} tok/s · "
+            f"cached {self.policy.hit_rate:.0%} · search {latency:.0f} ms · "
+            f"failed {reasons or 0}"
         )
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import time
-from typing import TYPE_CHECKING, Annotated
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 
@@ -13,11 +14,44 @@ from exsearch.cli.common import ConfigOption, JsonOption, SetOption, console, se
 if TYPE_CHECKING:
     from exsearch.config import RunConfig
 
-FIXED_MINUTES = 4.0
-"""What does not scale with arithmetic: engine starts, index, bookkeeping."""
-WORK_GFLOP = {"float32": 190_000.0, "bfloat16": 270_000.0}
-"""Measured minutes × measured speed of the rest: the share of the peak that is reached, and so
-this product, differs with the arithmetic."""
+
+class Size(NamedTuple):
+    """How many questions the demo takes."""
+
+    train: int
+    """Of each round."""
+    test: int
+
+
+@dataclass(frozen=True)
+class Work:
+    """The demo's work in 10⁹ operations: seconds measured × speed measured, two rounds.
+
+    Measured as the share of the machine's peak that is really reached, so it differs with
+    the arithmetic.
+    """
+
+    once: float
+    """Warm-up training."""
+    per_train: float
+    """One training question: K samples and its part of the M-step, in both rounds."""
+    per_test: float
+    """One test question, answered by the base model, the warm-up and both rounds."""
+
+    def minutes(self, size: Size, gflops: float) -> float:
+        work = self.once + self.per_train * size.train + self.per_test * size.test
+        return FIXED_MINUTES + work / gflops / 60
+
+
+WORK = {
+    "float32": Work(once=26_600, per_train=2_190, per_test=550),
+    "bfloat16": Work(once=38_800, per_train=3_800, per_test=1_010),
+}
+FIXED_MINUTES = 2.5
+"""What does not scale with arithmetic: process and engine starts, index, bookkeeping."""
+SIZES = (Size(64, 128), Size(48, 96), Size(32, 64))
+"""The largest that fits `LONGEST_MINUTES` is taken; the smallest where none does."""
+LONGEST_MINUTES = 40.0
 WORTH_IT = 1.5
 """bfloat16 is chosen where its products are so many times faster: the rest gains nothing."""
 ENOUGH_SECONDS = 5.0
@@ -39,7 +73,8 @@ def main(
 
     Makes the models (from installed packages) and the demo world under `.cache/`,
     measures the machine, says how long it will take, and runs `exsearch em`. It computes
-    in bfloat16 where that is measured to be faster, else in float32.
+    in bfloat16 where that is measured to be faster, else in float32, and takes fewer
+    questions on a slow machine.
 
     Example: `exsearch demo --set em.iterations=3`
     """
@@ -48,7 +83,7 @@ def main(
     if models_only:
         prepare(run)
         return
-    overrides = [*arithmetic(run, overrides), *overrides]
+    overrides = [*fitting(run, overrides), *overrides]
     if speed_only:
         return
     prepare(run)
@@ -57,37 +92,66 @@ def main(
     em.main(config, overrides, as_json)
 
 
-def arithmetic(run: RunConfig, overrides: list[str]) -> list[str]:
-    """Measure the machine, say what the demo will take, and choose what to compute in.
+def fitting(run: RunConfig, overrides: list[str]) -> list[str]:
+    """Measure the machine, choose arithmetic and size, say what the demo will take.
 
-    A run that has begun goes on as it began; a `--set model.dtype=...` is respected.
+    A run that has begun goes on as it began.
+
+    Args:
+        overrides: the user's own, which are respected.
 
     Returns:
         The settings to add.
     """
-    speeds = {dtype: matmul_gflops(dtype) for dtype in ("float32", "bfloat16")}
-    chosen = _begun(run)
-    if any(override.startswith("model.dtype=") for override in overrides):
-        chosen = run.model.dtype
-    if chosen is None:
-        faster = speeds["bfloat16"] > WORTH_IT * speeds["float32"]
-        chosen = "bfloat16" if faster else "float32"
-    minutes = FIXED_MINUTES + WORK_GFLOP[chosen] / speeds[chosen] / 60
+    speeds = {dtype: matmul_gflops(dtype) for dtype in WORK}
+    cores = len(os.sched_getaffinity(0))
     console.print(
         f"this machine: {speeds['float32']:.0f} GFLOPS in float32, {speeds['bfloat16']:.0f} in "
-        f"bfloat16, on {len(os.sched_getaffinity(0))} cores; the demo computes in {chosen} and "
-        f"should take about {minutes:.0f} minutes"
+        f"bfloat16, on {cores} cores"
     )
-    return [f"model.dtype={chosen}", f"retrieval.dtype={chosen}"]
+    given = {override.partition("=")[0] for override in overrides}
+    begun = _begun(run)
+    if begun is not None:
+        console.print(f"going on with the run in {run.run}", markup=False)
+        chosen = _settings(begun.model.dtype, begun.data.train_limit, begun.data.eval_limit)
+    else:
+        dtype = _arithmetic(speeds) if "model.dtype" not in given else run.model.dtype
+        size, minutes = _size(dtype, speeds)
+        chosen = _settings(dtype, *size)
+        console.print(
+            f"computing in {dtype} with {size.train} training questions a round and {size.test} "
+            f"test questions; expect about {minutes:.0f} minutes"
+        )
+    return [f"{name}={value}" for name, value in chosen.items() if name not in given]
 
 
-def _begun(run: RunConfig) -> str | None:
-    """The arithmetic of the run that is to be gone on with, if there is one."""
+def _settings(dtype: str, train: int | None, test: int | None) -> dict[str, object]:
+    return {
+        "model.dtype": dtype,
+        "retrieval.dtype": dtype if dtype in WORK else "float32",
+        "data.train_limit": "null" if train is None else train,
+        "data.eval_limit": "null" if test is None else test,
+    }
+
+
+def _arithmetic(speeds: dict[str, float]) -> str:
+    return "bfloat16" if speeds["bfloat16"] > WORTH_IT * speeds["float32"] else "float32"
+
+
+def _size(dtype: str, speeds: dict[str, float]) -> tuple[Size, float]:
+    """The largest size that fits, and its minutes."""
+    work, speed = WORK.get(dtype, WORK["float32"]), speeds.get(dtype, speeds["float32"])
+    forecasts = [(size, work.minutes(size, speed)) for size in SIZES]
+    return next((f for f in forecasts if f[1] <= LONGEST_MINUTES), forecasts[-1])
+
+
+def _begun(run: RunConfig) -> RunConfig | None:
+    """The settings of the run that is to be gone on with, if there is one."""
     from exsearch.config import load
     from exsearch.storage import exists, join
 
     before = join(run.run, "run.yaml")
-    return load(before, []).model.dtype if exists(before) else None
+    return load(before, []) if exists(before) else None
 
 
 def matmul_gflops(dtype: str, size: int = 2048, repeats: int = 8) -> float:

@@ -6,6 +6,7 @@ import time
 from types import TracebackType
 from typing import Any
 
+from rich import box
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
@@ -20,7 +21,6 @@ class ConsoleVoice:
         self._console = console
         self._started = time.monotonic()
         self._bar: Progress | None = None
-        self._title = ""
 
     def __enter__(self) -> ConsoleVoice:
         return self
@@ -35,7 +35,6 @@ class ConsoleVoice:
 
     def step(self, title: str) -> None:
         self._end_bar()
-        self._title = title
         minutes, seconds = divmod(int(time.monotonic() - self._started), 60)
         self._console.print(f"[bold cyan]{title}[/] [dim]{minutes}:{seconds:02d}[/]")
 
@@ -46,14 +45,14 @@ class ConsoleVoice:
     def progress(self, progress: runner.Progress) -> None:
         if self._bar is None:
             self._bar = Progress(
-                TextColumn("  {task.description}"),
-                BarColumn(bar_width=20),
+                TextColumn(" "),
+                BarColumn(bar_width=8),
                 MofNCompleteColumn(),
                 TimeRemainingColumn(),
                 TextColumn("{task.fields[line]}"),
                 console=self._console,
             )
-            self._task = self._bar.add_task(self._title, total=progress.questions, line="")
+            self._task = self._bar.add_task("", total=progress.questions, line="")
             self._bar.start()
         self._bar.update(self._task, completed=progress.done, line=progress.line())
         if progress.done == progress.questions:
@@ -76,8 +75,8 @@ def _number(value: float | None, digits: int = 2) -> str:
 
 def print_summary(console: Console, summary: dict[str, Any], report: str) -> None:
     """The stages on the same test questions, the comparisons, the gate, the report."""
-    table = Table(title="Same unseen test questions, 95 % intervals")
-    for column in ("stage", "n", "EM", "F1", "log-marginal", "steps", "failed"):
+    table = Table(title="Same unseen test questions, 95 % intervals", box=box.SIMPLE_HEAD)
+    for column in ("stage", "n", "EM", "F1", "log p(gold)", "steps", "failed"):
         table.add_column(column, justify="left" if column == "stage" else "right")
     for stage in summary["stages"]:
         table.add_row(
