@@ -9,7 +9,7 @@ from typing import Any
 from rich import box
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
+from rich.table import Column, Table
 
 from exsearch.agent import runner
 
@@ -49,7 +49,7 @@ class ConsoleVoice:
                 BarColumn(bar_width=8),
                 MofNCompleteColumn(),
                 TimeRemainingColumn(),
-                TextColumn("{task.fields[line]}"),
+                TextColumn("{task.fields[line]}", table_column=Column()),  # may wrap
                 console=self._console,
             )
             self._task = self._bar.add_task("", total=progress.questions, line="")

@@ -93,8 +93,15 @@ class Loop:
         best, candidate, without_gain = -1.0, start, 0
         current = start
         for number in range(1, self.config.em.iterations + 1):
-            current = await self._round(number, current, start)
-            candidate = current
+            trained = await self._round(number, current, start)
+            if trained is None:
+                self.voice.note(
+                    f"stopping in round {number}: no question was reached, there is nothing to "
+                    "learn. Sample more (sampling.samples), explore more (sampling.temperature), "
+                    "warm up more, or lower weighing.min_answer_probability"
+                )
+                break
+            current = candidate = trained
             if self.config.em.patience:
                 score = await self._dev_score(current)
                 without_gain = 0 if score > best else without_gain + 1
@@ -265,11 +272,13 @@ class Loop:
         await self._evaluate(champion)
         return champion
 
-    async def _round(self, number: int, current: Model, start: Model) -> Model:
+    async def _round(self, number: int, current: Model, start: Model) -> Model | None:
+        """The next model; None where no question was reached."""
         name = iteration_name(number)
         stage = self.run_folder.iteration(number)
         await self._rollout(name, number, current, stage)
-        await self._weigh(name, stage, current)
+        if not await self._weigh(name, stage, current):
+            return None
         return await self._train(
             name, start if self.config.em.from_base else current, self.config.align
         )
@@ -294,7 +303,9 @@ class Loop:
         }
         await self._once(f"{name}/rollout", inputs, work)
 
-    async def _weigh(self, name: str, stage: Stage, model: Model) -> None:
+    async def _weigh(self, name: str, stage: Stage, model: Model) -> bool:
+        """Whether any question was reached."""
+
         async def work() -> dict[str, Any]:
             by_id = {q.id: q for q in self.train_questions}
             chat = ChatFormat.load(model.path)
@@ -311,6 +322,8 @@ class Loop:
             "warmup_share": self.config.em.warmup_share,
         }
         await self._once(f"{name}/weigh", inputs, work)
+        done = self.lineage.entries[f"{name}/weigh"]["outputs"]
+        return bool(done["statistics"]["reached"])
 
     def _tell_estep(self, name: str, s: EStepStatistics) -> None:
         marginal = "–" if s.log_marginal is None else f"{s.log_marginal:.2f}"

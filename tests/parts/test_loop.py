@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 from pathlib import Path
@@ -132,6 +133,25 @@ def test_a_run_killed_in_the_middle_ends_as_if_nothing_had_been(
     assert timeless(json.loads(done.out)) == timeless(whole[1])
     shard = "run/iter-02/rollouts/shard-000-of-001.jsonl"
     assert (tmp_path / shard).read_bytes() == (whole[0] / shard).read_bytes()
+
+
+def test_a_round_that_reaches_no_question_ends_the_rounds(
+    whole: tuple[Path, dict[str, Any]], tmp_path: Path
+) -> None:
+    shutil.copytree(whole[0] / "run", tmp_path / "run")
+    lineage_file = tmp_path / "run/lineage.json"
+    lineage = json.loads(lineage_file.read_text().replace(str(whole[0]), str(tmp_path)))
+    kept = {step: v for step, v in lineage.items() if "iter-" not in step or "rollout" in step}
+    del kept["iter-02/rollout"]
+    lineage_file.write_text(json.dumps(kept))
+    impossible = ["-s", f"run={tmp_path}/run", "-s", "weighing.min_answer_probability=1.0"]
+    done = command(whole[0] / "settings.yaml", *impossible)
+    assert done.code == 0, done.err
+    assert "no question was reached" in done.err.replace("\n", " ")
+    summary = json.loads(done.out)
+    assert [s["name"] for s in summary["stages"]] == ["base", "warmup"]
+    assert not summary["gate"]["promoted"]
+    assert Path(summary["champion"]) == tmp_path / "run/warmup/train/checkpoint"
 
 
 @pytest.mark.parametrize(
