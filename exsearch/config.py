@@ -337,7 +337,7 @@ def _apply(tree: dict[str, Any], override: str) -> None:
         node[name] = dict(section)
         node = node[name]
     try:
-        node[leaf] = yaml.safe_load(text)
+        node[leaf] = yaml.safe_load(text) if text.strip() else ""
     except yaml.YAMLError as error:
         raise InputError(f"--set {override!r}: {text!r} is not a YAML value") from error
 

@@ -170,7 +170,7 @@ async def run_questions(
                     group.create_task(one(question))
     except BaseExceptionGroup as several:
         # One dead engine or full disk fails many tasks alike: the first says it all.
-        raise _first(several) from several
+        raise first_of(several) from several
     log.finish(line for name in sorted(done, key=order.__getitem__) for line in done[name])
     return progress
 
@@ -184,10 +184,10 @@ def _count(progress: Progress, samples: Sequence[Trajectory]) -> None:
             progress.failures[trajectory.failure.reason] += 1
 
 
-def _first(several: BaseExceptionGroup[BaseException]) -> BaseException:
+def first_of(several: BaseExceptionGroup[BaseException]) -> BaseException:
     """The first error of a task group, out of its wrapping: the others follow from it."""
     error = several.exceptions[0]
-    return _first(error) if isinstance(error, BaseExceptionGroup) else error
+    return first_of(error) if isinstance(error, BaseExceptionGroup) else error
 
 
 def _check_questions(log: AppendLog, held: Set[str], asked: Set[str]) -> None:

@@ -73,5 +73,9 @@ async def _score(run: RunConfig, model: str, stage: Stage, questions: dict[str, 
         bar = bars.add_task("scoring", total=None)
         async with session(run, model) as setting:
             await score_rollouts(
-                questions, stage, setting, lambda done: bars.update(bar, completed=done)
+                questions,
+                stage,
+                setting,
+                lambda done: bars.update(bar, completed=done),
+                run.policy.concurrency,
             )

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from exsearch.agent.chat import ChatFormat
 from exsearch.agent.episode import Setting
-from exsearch.agent.runner import score_answers
+from exsearch.agent.runner import first_of, score_answers
 from exsearch.config import WeighingConfig
 from exsearch.em.examples import question_examples
 from exsearch.em.layout import Stage
@@ -91,11 +92,13 @@ async def score_rollouts(
     stage: Stage,
     setting: Setting,
     watch: Callable[[int], None],
+    concurrency: int = 64,
 ) -> None:
     """Score every trajectory again, by the very model that sampled it; resumable.
 
     Args:
         watch: called with the number of questions done.
+        concurrency: trajectories scored at a time.
 
     Raises:
         InputError: the policy holds another model than the one that sampled.
@@ -106,32 +109,41 @@ async def score_rollouts(
     done: dict[str, list[str]] = {}
     for trajectory in read_records(Trajectory, log.lines(), log.path):
         done.setdefault(trajectory.question_id, []).append(trajectory.to_line())
-    order: list[str] = []
-    for group in read_groups(shard_files(stage.rollouts)):
-        question = _question_of(group, questions)
-        name = question.id
-        order.append(name)
-        if len(done.get(name, ())) != len(group):
-            done[name] = await _score_group(question, group, setting)
-            log.append(*done[name])
-        watch(len(order))
-    log.finish(line for name in order for line in done[name])
+    groups = {g[0].question_id: g for g in read_groups(shard_files(stage.rollouts))}
+    left = [n for n, group in groups.items() if len(done.get(n, ())) != len(group)]
+    watch(len(groups) - len(left))
+    room = asyncio.Semaphore(concurrency)
+
+    async def one(question: Question, group: Sequence[Trajectory]) -> None:
+        async with asyncio.TaskGroup() as tasks:
+            scoring = [tasks.create_task(_scored(question, t, setting, room)) for t in group]
+        lines = [task.result() for task in scoring]
+        log.append(*lines)
+        done[question.id] = lines
+        left.remove(question.id)
+        watch(len(groups) - len(left))
+
+    try:
+        async with asyncio.TaskGroup() as tasks:
+            for name in list(left):
+                tasks.create_task(one(_question_of(groups[name], questions), groups[name]))
+    except BaseExceptionGroup as several:
+        raise first_of(several) from several
+    log.finish(line for name in groups for line in done[name])
 
 
-async def _score_group(
-    question: Question, group: Sequence[Trajectory], setting: Setting
-) -> list[str]:
-    lines = []
-    for trajectory in group:
-        if trajectory.provenance.model != setting.policy.digest:
-            raise InputError(
-                f"trajectory {trajectory.key} was sampled from model "
-                f"{trajectory.provenance.model}, not from {setting.policy.digest}: "
-                "the posterior needs the likelihood under the model that sampled"
-            )
+async def _scored(
+    question: Question, trajectory: Trajectory, setting: Setting, room: asyncio.Semaphore
+) -> str:
+    if trajectory.provenance.model != setting.policy.digest:
+        raise InputError(
+            f"trajectory {trajectory.key} was sampled from model "
+            f"{trajectory.provenance.model}, not from {setting.policy.digest}: "
+            "the posterior needs the likelihood under the model that sampled"
+        )
+    async with room:
         scores = await score_answers(question, trajectory, setting)
-        lines.append(trajectory.model_copy(update={"scores": scores}).to_line())
-    return lines
+    return trajectory.model_copy(update={"scores": scores}).to_line()
 
 
 def read_weights(path: str) -> list[QuestionWeights]:

@@ -158,6 +158,18 @@ async def test_a_server_that_tells_text_only_is_counted(
     await policy.close()
 
 
+async def test_cached_prompt_tokens_are_counted_where_they_are_told(
+    server: tuple[str, Mood], folder: str
+) -> None:
+    url, mood = server
+    policy = await connect(url, folder)
+    for details in ({"cached_tokens": 2}, {"cached_tokens": None}, None):
+        mood.acts = [choice(token_ids=[9]) | {"usage": {"prompt_tokens_details": details}}]
+        await turn(policy)
+    assert (policy.stats.cached_tokens, policy.stats.prompt_tokens) == (2, 9)
+    await policy.close()
+
+
 async def test_scores_are_the_prompts_log_probabilities(
     server: tuple[str, Mood], folder: str
 ) -> None:

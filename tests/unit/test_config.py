@@ -113,6 +113,11 @@ def test_dumped_settings_are_plain_yaml() -> None:
     assert yaml.safe_load(config.dump(RunConfig()))["sampling"]["samples"] == 5
 
 
+def test_an_empty_value_is_an_empty_text() -> None:
+    run = config.load(None, ["policy.url=http://127.0.0.1:1", "policy.url="])
+    assert run.policy.url == ""
+
+
 def test_an_override_does_not_leak_through_a_yaml_alias(tmp_path: Path) -> None:
     file = tmp_path / "run.yaml"
     file.write_text("sft: &how {epochs: 1}\nalign: *how\n")

@@ -174,7 +174,7 @@ async def test_scores_made_later_equal_those_made_at_once(
     how = await rolled(chatml, later, score=False)
     told: list[int] = []
     await score_rollouts(BY_ID, later, how, told.append)
-    assert told == [1, 2, 3, 4]
+    assert told == [0, 1, 2, 3, 4]
     for stage in (at_once, later):
         weigh(BY_ID, stage, chatml, WeighingConfig())
     assert lines(at_once.weights) == lines(later.weights)

@@ -106,7 +106,7 @@ class OpenAIPolicy:
             body["top_k"] = how.top_k
         if how.min_p:
             body["min_p"] = how.min_p
-        choice = await self._post(body)
+        choice, cached = await self._post(body)
         ids = choice.get("token_ids")
         ended = choice.get("finish_reason") == "stop"
         if ids is None:
@@ -115,6 +115,7 @@ class OpenAIPolicy:
             self.stats.notes["ids_from_text"] = self.stats.notes.get("ids_from_text", 0) + 1
         logprobs = (choice.get("logprobs") or {}).get("token_logprobs") or ()
         self.stats.prompt_tokens += len(prompt)
+        self.stats.cached_tokens += cached
         self.stats.output_tokens += len(ids)
         return Completion(
             tuple(ids),
@@ -129,7 +130,7 @@ class OpenAIPolicy:
             "temperature": 0.0,
             "prompt_logprobs": 0,
         }
-        choice = await self._post(body)
+        choice, _ = await self._post(body)
         entries = choice.get("prompt_logprobs")
         if not entries:
             raise PolicyError(
@@ -142,8 +143,9 @@ class OpenAIPolicy:
             float(entry[str(token)]["logprob"]) for entry, token in zip(tail, target, strict=True)
         ]
 
-    async def _post(self, body: dict[str, Any]) -> dict[str, Any]:
-        """The one choice that the server answers with; tried again while it is busy."""
+    async def _post(self, body: dict[str, Any]) -> tuple[dict[str, Any], int]:
+        """The one choice that the server answers with, and how many of the prompt's tokens it
+        had cached (0 where it does not say); tried again while it is busy."""
         self.stats.requests += 1
         attempts = AsyncRetrying(
             stop=stop_after_attempt(ATTEMPTS),
@@ -172,15 +174,18 @@ class OpenAIPolicy:
         raise AssertionError("unreachable")
 
 
-def _choice(response: httpx.Response) -> dict[str, Any]:
+def _choice(response: httpx.Response) -> tuple[dict[str, Any], int]:
     try:
-        choice = response.json()["choices"][0]
-    except (ValueError, KeyError, IndexError, TypeError) as error:
+        answer = response.json()
+        choice = answer["choices"][0]
+        details = (answer.get("usage") or {}).get("prompt_tokens_details") or {}
+        cached = int(details.get("cached_tokens") or 0)
+    except (ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
         raise PolicyError(
             f"{response.url} does not answer as a completions endpoint should: "
             f"{response.text[:200]!r}"
         ) from error
-    return choice
+    return choice, cached
 
 
 async def _only_model(client: httpx.AsyncClient) -> str:
