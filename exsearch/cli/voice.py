@@ -75,8 +75,12 @@ def _number(value: float | None, digits: int = 2) -> str:
 
 def print_summary(console: Console, summary: dict[str, Any], report: str) -> None:
     """The stages on the same test questions, the comparisons, the gate, the report."""
-    table = Table(title="Same unseen test questions, 95 % intervals", box=box.SIMPLE_HEAD)
-    for column in ("stage", "n", "EM", "F1", "log p(gold)", "steps", "failed"):
+    table = Table(
+        title="The same unseen test questions, 95 % intervals; log p of the gold answer",
+        box=box.SIMPLE_HEAD,
+        pad_edge=False,
+    )
+    for column in ("stage", "n", "EM", "F1", "log p", "steps", "failed"):
         table.add_column(column, justify="left" if column == "stage" else "right")
     for stage in summary["stages"]:
         table.add_row(

@@ -31,7 +31,7 @@ def test_a_machine_with_fast_bfloat16_uses_it(machine: dict[str, float], tmp_pat
     assert chosen(tmp_path) == {
         "model.dtype": "bfloat16",
         "retrieval.dtype": "bfloat16",
-        "data.train_limit": "64",
+        "data.train_limit": "80",
         "data.eval_limit": "128",
     }
 
@@ -41,7 +41,9 @@ def test_a_machine_without_computes_in_float32(machine: dict[str, float], tmp_pa
     assert chosen(tmp_path)["model.dtype"] == "float32"
 
 
-@pytest.mark.parametrize(("speed", "questions"), [(300.0, "64"), (90.0, "48"), (10.0, "32")])
+@pytest.mark.parametrize(
+    ("speed", "questions"), [(300.0, "80"), (100.0, "56"), (75.0, "40"), (10.0, "24")]
+)
 def test_a_slow_machine_takes_fewer_questions(
     machine: dict[str, float], tmp_path: Path, speed: float, questions: str
 ) -> None:
@@ -51,7 +53,7 @@ def test_a_slow_machine_takes_fewer_questions(
 
 def test_what_the_user_sets_is_not_touched(machine: dict[str, float], tmp_path: Path) -> None:
     settings = chosen(tmp_path, "model.dtype=float32", "data.eval_limit=16")
-    assert settings == {"retrieval.dtype": "float32", "data.train_limit": "64"}
+    assert settings == {"retrieval.dtype": "float32", "data.train_limit": "80"}
 
 
 def test_a_run_that_has_begun_goes_on_as_it_began(
