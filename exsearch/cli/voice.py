@@ -78,7 +78,7 @@ def print_summary(console: Console, summary: dict[str, Any], report: str) -> Non
     table = Table(
         title="The same unseen test questions, 95 % intervals; log p of the gold answer",
         box=box.SIMPLE_HEAD,
-        pad_edge=False,
+        padding=(0, 1, 0, 0),
     )
     for column in ("stage", "n", "EM", "F1", "log p", "steps", "failed"):
         table.add_column(column, justify="left" if column == "stage" else "right")
