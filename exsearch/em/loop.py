@@ -24,7 +24,7 @@ from exsearch.config import RunConfig
 from exsearch.em import questions as choose
 from exsearch.em.engine import Engine
 from exsearch.em.layout import RunFolder, Stage, iteration_name
-from exsearch.em.mstep import mix_in_warmup, train
+from exsearch.em.mstep import NOTHING_REACHED, mix_in_warmup, train
 from exsearch.em.outcome import Outcome
 from exsearch.em.statistics import EStepStatistics
 from exsearch.em.warmup import make_warmup
@@ -35,7 +35,7 @@ from exsearch.evaluation.model import evaluate_model
 from exsearch.evaluation.summary import Summary
 from exsearch.records import Question, canonical_json
 from exsearch.retrieval.retriever import Retriever, open_retriever
-from exsearch.storage import AppendLog, Lineage, digest_bytes, digest_file, read_json, write_atomic
+from exsearch.storage import AppendLog, Lineage, digest_bytes, digest_file, write_atomic
 
 SHAPES_INDEX = {"checkpoint", "nbits", "doc_maxlen", "query_maxlen", "dtype"}
 """Retrieval settings that an index depends on."""
@@ -95,11 +95,7 @@ class Loop:
         for number in range(1, self.config.em.iterations + 1):
             trained = await self._round(number, current, start)
             if trained is None:
-                self.voice.note(
-                    f"stopping in round {number}: no question was reached, there is nothing to "
-                    "learn. Sample more (sampling.samples), explore more (sampling.temperature), "
-                    "warm up more, or lower weighing.min_answer_probability"
-                )
+                self.voice.note(f"stopping in round {number}: {NOTHING_REACHED}")
                 break
             current = candidate = trained
             if self.config.em.patience:
@@ -190,30 +186,36 @@ class Loop:
         }
 
     async def _evaluate(self, model: Model) -> Summary:
-        stage = self.run_folder.stage(model.stage)
+        """Measure on the test questions, for the summary."""
+        summary = await self._measure(model, self.test, "eval")
+        self.outcome.add(summary, self.run_folder.stage(model.stage))
+        return summary
+
+    async def _measure(self, model: Model, asked: list[Question], purpose: str) -> Summary:
+        step = f"{model.stage}/{purpose}"
+        folder = self.run_folder.path(model.stage, purpose)
 
         async def work() -> dict[str, Any]:
             summary = await evaluate_model(
-                self.test,
+                asked,
                 await self._setting(model),
                 greedy(self.config),
-                stage.evaluation,
+                folder,
                 model.stage,
                 self.config.evaluation,
                 self.voice.progress,
             )
-            self.voice.note(f"{model.stage}: EM {summary.em:.3f}, F1 {summary.f1:.3f}")
-            return {"evaluation": stage.evaluation}
+            self.voice.note(f"{step}: EM {summary.em:.3f}, F1 {summary.f1:.3f}")
+            return {"evaluation": folder}
 
         inputs = {
-            **self._episodes(self.test),
+            **self._episodes(asked),
             "model": model_digest(model.path),
             "score": self.config.evaluation.score_gold,
         }
-        await self._once(f"{model.stage}/eval", inputs, work)
-        summary = read_summary(stage.evaluation)
+        await self._once(step, inputs, work)
+        summary = read_summary(folder)
         assert summary is not None, "the evaluation step has written its summary"
-        self.outcome.add(summary, stage)
         return summary
 
     async def _warmup(self, base: Model) -> Model:
@@ -337,20 +339,5 @@ class Loop:
         """The gate's metric on the dev questions, for early stopping only."""
         data = self.config.data
         asked = choose.some(self._load(data.dev, "dev"), data.eval_limit, self.config.seed)
-        folder = self.run_folder.path(model.stage, "dev")
-
-        async def work() -> dict[str, Any]:
-            await evaluate_model(
-                asked,
-                await self._setting(model),
-                greedy(self.config),
-                folder,
-                f"{model.stage}/dev",
-                self.config.evaluation,
-                self.voice.progress,
-            )
-            return {"evaluation": folder}
-
-        inputs = {"model": model_digest(model.path), **self._episodes(asked)}
-        await self._once(f"{model.stage}/dev", inputs, work)
-        return float(read_json(f"{folder}/summary.json")[self.config.gate.metric])
+        summary = await self._measure(model, asked, "dev")
+        return float(getattr(summary, self.config.gate.metric))

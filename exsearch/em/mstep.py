@@ -12,6 +12,11 @@ from exsearch.storage import open_text, write_atomic
 from exsearch.training.job import TrainingJob, TrainingResult
 from exsearch.training.launch import launch
 
+NOTHING_REACHED = (
+    "no question was reached, so there is nothing to learn. Sample more (sampling.samples), "
+    "explore more (sampling.temperature), warm up more, or lower weighing.min_answer_probability"
+)
+
 
 def training_job(config: RunConfig, how: TrainingConfig, model: str, stage: Stage) -> TrainingJob:
     return TrainingJob(
@@ -34,11 +39,7 @@ def train(config: RunConfig, how: TrainingConfig, model: str, stage: Stage) -> T
     """
     with open_text(stage.examples) as lines:
         if not any(line.strip() for line in lines):
-            raise InputError(
-                f"{stage.examples} is empty: no question was reached, so there is nothing to "
-                "learn. Sample more (sampling.samples), explore more (sampling.temperature), "
-                "warm up more, or lower weighing.min_answer_probability"
-            )
+            raise InputError(f"{stage.examples} is empty: {NOTHING_REACHED}")
     return launch(training_job(config, how, model, stage))
 
 

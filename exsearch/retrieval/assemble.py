@@ -201,5 +201,5 @@ def _describe(out: Path, plan: Plan, checkpoint: str, vectors: int, centroids: i
         nbits=plan.nbits,
         doc_maxlen=plan.doc_maxlen,
         query_maxlen=plan.query_maxlen,
-        dtype="bfloat16" if plan.dtype == "bfloat16" else "float32",
+        dtype=plan.dtype,
     )

@@ -7,6 +7,7 @@ from array import array
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
@@ -42,7 +43,7 @@ class Plan:
     batch_size: int
     doc_maxlen: int
     query_maxlen: int
-    dtype: str
+    dtype: Literal["float32", "bfloat16"]
     dim: int
     nbits: int
     kmeans_iterations: int

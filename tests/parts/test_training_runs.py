@@ -13,69 +13,25 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import safetensors.torch
 import torch
-from tokenizers import Tokenizer, models
-from transformers import (
-    AutoModelForCausalLM,
-    AutoTokenizer,
-    LlamaConfig,
-    LlamaForCausalLM,
-    PreTrainedTokenizerFast,
-)
+from training_world import Weights, example, make_job, make_world, weights_of
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from exsearch.config import TrainingConfig
-from exsearch.errors import ExSearchError, InputError, StorageError
-from exsearch.records import Example, Segment, Transcript
+from exsearch.errors import ExSearchError
 from exsearch.training import launch as launching
 from exsearch.training import model as modelling
 from exsearch.training import run as running
-from exsearch.training import state
 from exsearch.training.job import TrainingJob, TrainingResult
 from exsearch.training.launch import launch
 from exsearch.training.plan import plan
 
 pytestmark = pytest.mark.training
 
-VOCABULARY = 300
-Weights = dict[str, torch.Tensor]
-
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with `model/` (3 layers of 64) and `examples.jsonl` (18, 15 with weight)."""
-    folder = tmp_path_factory.mktemp("world")
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        hidden_size=64,
-        intermediate_size=128,
-        num_hidden_layers=3,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        vocab_size=VOCABULARY,
-        tie_word_embeddings=True,
-    )
-    LlamaForCausalLM(config).save_pretrained(folder / "model")
-    words = {f"w{number}": number for number in range(VOCABULARY)}
-    PreTrainedTokenizerFast(
-        tokenizer_object=Tokenizer(models.WordLevel(words, unk_token="w0")),
-        chat_template="{{ messages }}",
-    ).save_pretrained(folder / "model")
-    (folder / "examples.jsonl").write_text(
-        "".join(example(number).to_line() + "\n" for number in range(18))
-    )
-    return folder
-
-
-def example(number: int) -> Example:
-    chance = random.Random(number)
-    segments = []
-    for turn in range(2 * chance.randint(1, 3)):
-        agent = turn % 2 == 1
-        ids = tuple(chance.randrange(VOCABULARY) for _ in range(chance.randint(2, 15)))
-        segments.append(Segment(role="assistant" if agent else "user", ids=ids, agent=agent))
-    weight = 0.0 if number % 6 == 5 else chance.choice([0.2, 0.5, 1.0])
-    return Example(id=f"e{number}", transcript=Transcript(segments=tuple(segments)), weight=weight)
+    return make_world(tmp_path_factory.mktemp("world"))
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -87,27 +43,6 @@ def one_thread() -> Iterator[None]:
         patch.setenv("OMP_NUM_THREADS", "1")
         yield
     torch.set_num_threads(threads)
-
-
-def make_job(world: Path, output: Path, **options: object) -> TrainingJob:
-    values: dict[str, object] = {
-        "learning_rate": 1e-3,
-        "epochs": 1,
-        "batch_size": 6,
-        "micro_tokens": 120,
-        "gradient_checkpointing": False,
-        **options,
-    }
-    return TrainingJob(
-        model=str(world / "model"),
-        examples=str(world / "examples.jsonl"),
-        output=str(output),
-        settings=TrainingConfig.model_validate(values),
-    )
-
-
-def weights_of(folder: str | Path) -> Weights:
-    return safetensors.torch.load_file(Path(folder) / "model.safetensors")
 
 
 def in_process(job: TrainingJob) -> Weights:
@@ -298,11 +233,6 @@ def test_nothing_is_computed_backward_below_frozen_layers(world: Path) -> None:
     assert asked == [False, False, True]
 
 
-def test_too_many_frozen_layers_are_refused(world: Path, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="the model has 3 layers"):
-        in_process(make_job(world, tmp_path, freeze_layers=4))
-
-
 def test_lora_is_merged_when_saved(
     world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -332,53 +262,3 @@ def test_lora_is_merged_when_saved(
     expected = trainers[0].model.merge_and_unload().state_dict()
     for name, tensor in found.items():
         torch.testing.assert_close(tensor, expected[name], rtol=0, atol=1e-6)
-
-
-def test_an_unreadable_model_is_found_out_before_any_work(world: Path, tmp_path: Path) -> None:
-    broken = tmp_path / "model"
-    broken.mkdir()
-    for file in (world / "model").iterdir():
-        (broken / file.name).write_bytes(file.read_bytes())
-    weights = broken / "model.safetensors"
-    weights.write_bytes(weights.read_bytes()[:-100])
-    job = make_job(world, tmp_path / "out").model_copy(update={"model": str(broken)})
-    with pytest.raises(InputError, match="damaged or cut short"):
-        launch(job)
-    assert not (tmp_path / "out").exists()
-
-
-def test_a_model_without_some_weights_is_refused(world: Path, tmp_path: Path) -> None:
-    tensors = weights_of(world / "model")
-    del tensors["model.norm.weight"]
-    (tmp_path / "model").mkdir()
-    for file in (world / "model").iterdir():
-        (tmp_path / "model" / file.name).write_bytes(file.read_bytes())
-    safetensors.torch.save_file(
-        tensors, tmp_path / "model" / "model.safetensors", metadata={"format": "pt"}
-    )
-    job = make_job(world, tmp_path / "out")
-    with pytest.raises(InputError, match=r"lacks 1 weights .* model\.norm\.weight"):
-        in_process(job.model_copy(update={"model": str(tmp_path / "model")}))
-
-
-def test_a_full_disk_is_found_out_before_any_work(
-    world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(state, "bytes_needed", lambda *_: 1 << 60)
-    with pytest.raises(StorageError, match="training needs about"):
-        plan(make_job(world, tmp_path))
-    assert not (tmp_path / "log.jsonl").exists()
-
-
-def test_a_run_that_dies_says_its_last_words(world: Path, tmp_path: Path) -> None:
-    job = make_job(world, tmp_path, learning_rate=1e30, epochs=4)
-    with pytest.raises(ExSearchError, match=r"loss of step . is (nan|inf)"):
-        launch(job, on_progress=lambda _: None)
-
-
-def test_unusable_examples_stay_an_input_error(world: Path, tmp_path: Path) -> None:
-    bad = tmp_path / "bad.jsonl"
-    bad.write_text('{"id": 3}\n')
-    job = make_job(world, tmp_path / "out").model_copy(update={"examples": str(bad)})
-    with pytest.raises(InputError, match=r"bad\.jsonl, line 1"):
-        launch(job, on_progress=lambda _: None)

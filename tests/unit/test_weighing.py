@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import math
 import random
@@ -195,6 +196,26 @@ async def test_scoring_cut_anywhere_goes_on_to_the_same_file(
     (folder / "b" / "scored.jsonl.partial").write_bytes(scored[: int(cut * len(scored))])
     await score_rollouts(BY_ID, torn, how, lambda done: None)
     assert (folder / "b" / "scored.jsonl").read_bytes() == scored
+
+
+async def test_trajectories_are_scored_together_but_not_too_many(
+    chatml: ChatFormat, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stage = Stage(str(tmp_path))
+    how = await rolled(chatml, stage, score=False)
+    score, running, most = how.policy.score, 0, 0
+
+    async def counted(*what: list[list[int]]) -> list[list[float]]:
+        nonlocal running, most
+        running += 1
+        most = max(most, running)
+        await asyncio.sleep(0.001)
+        running -= 1
+        return await score(*what)
+
+    monkeypatch.setattr(how.policy, "score", counted)
+    await score_rollouts(BY_ID, stage, how, lambda done: None, concurrency=5)
+    assert most == 5
 
 
 async def test_another_model_may_not_score(chatml: ChatFormat, tmp_path: Path) -> None:
