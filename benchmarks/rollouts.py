@@ -1,16 +1,18 @@
-"""Rollouts: many episodes at once against one question at a time, on the same engine.
+"""Rollouts: many episodes at once against one at a time, on the same engine.
 
-The baseline is what the paper's released scripts do: a question's K samples one
-after another, each turn a request that waits for the one before it, the next
-question only then. Ours keeps all episodes in flight. Same engine (vLLM, prefix
-caching on), same prompts, same seeds, a retriever that answers at once (the gold
-passages and distractors of the demo world, by word overlap), so that only the
-scheduling differs. Runs alternate; the prefix cache is emptied before each.
+The baselines are loops as the paper's released scripts have them, where each turn is a
+request that waits for the one before it: `one_episode_at_a_time` takes a question's K
+samples one after another, `one_question_at_a_time` takes them together and the next
+question only when all have ended. Ours keeps every question's episodes in flight. Same
+engine (vLLM, prefix caching on), same questions, a retriever that answers at once (passages
+of the demo world by word overlap), so that only the scheduling differs. Seeds belong to a
+question and its sample, so both of the latter write the same episodes; the tokens written
+are reported for all three. Runs alternate; the prefix cache is emptied before each.
 
     python benchmarks/rollouts.py --model runs/demo/warmup/train/checkpoint
 
-Reported: median seconds of both, their ratio, and the share of prompt tokens
-served from the prefix cache.
+Reported: median seconds of each, ratios to ours, tokens written, and the share of prompt
+tokens served from the prefix cache.
 """
 
 from __future__ import annotations
@@ -70,45 +72,46 @@ async def measure(arguments: argparse.Namespace) -> dict[str, object]:
     )  # fmt: skip
     setting = Setting(policy, OverlapRetriever(world), agent)
     sampling = Sampling(temperature=0.8, top_p=0.95)
-    seconds: dict[str, list[float]] = {"ours": [], "one_at_a_time": []}
-    hits: list[float] = []
+    schedules = {
+        "ours": (len(questions), arguments.samples, 64),
+        "one_question_at_a_time": (1, arguments.samples, arguments.samples),
+        "one_episode_at_a_time": (1, 1, 1),
+    }
+    seconds: dict[str, list[float]] = {name: [] for name in schedules}
+    tokens: dict[str, list[int]] = {name: [] for name in schedules}
+    hits: dict[str, list[float]] = {name: [] for name in schedules}
 
-    async def run(concurrency: int) -> float:
+    async def run(together: int, samples: int, concurrency: int) -> float:
+        """All questions, `together` of them and `samples` of each at once."""
         await policy.forget()
         policy.stats = PolicyStats()
-        plan = Plan(arguments.samples, sampling, 0, score=False, concurrency=concurrency)
-        with tempfile.TemporaryDirectory() as folder:
-            started = time.perf_counter()
-            await run_questions(questions, setting, plan, AppendLog(f"{folder}/shard.jsonl"))
-            return time.perf_counter() - started
-
-    async def one_at_a_time() -> float:
-        await policy.forget()
         started = time.perf_counter()
-        for question in questions:
-            for sample in range(arguments.samples):
-                plan = Plan(1, sampling, sample, score=False, concurrency=1)
+        for first in range(0, len(questions), together):
+            for sample in range(0, arguments.samples, samples):
+                plan = Plan(samples, sampling, sample, score=False, concurrency=concurrency)
                 with tempfile.TemporaryDirectory() as folder:
                     log = AppendLog(f"{folder}/shard.jsonl")
-                    await run_questions([question], setting, plan, log)
+                    await run_questions(questions[first : first + together], setting, plan, log)
         return time.perf_counter() - started
 
-    await run(64)  # not counted: first use compiles and fills caches
+    await run(*schedules["ours"])  # not counted: first use compiles and fills caches
     for _ in range(arguments.repeats):
-        seconds["ours"].append(await run(64))
-        hits.append(policy.stats.hit_rate)
-        seconds["one_at_a_time"].append(await one_at_a_time())
+        for name, schedule in schedules.items():
+            seconds[name].append(await run(*schedule))
+            tokens[name].append(policy.stats.tokens)
+            hits[name].append(policy.stats.hit_rate)
     await policy.close()
-    ours, theirs = (statistics.median(seconds[name]) for name in ("ours", "one_at_a_time"))
+    median = {name: statistics.median(all_) for name, all_ in seconds.items()}
     return {
         "command": f"python {' '.join(sys.argv)}",
         "cores": len(os.sched_getaffinity(0)),
         "questions": len(questions),
         "samples": arguments.samples,
         "seconds": seconds,
-        "median_seconds": {"ours": ours, "one_at_a_time": theirs},
-        "speedup": theirs / ours,
-        "prefix_cache_share": statistics.median(hits),
+        "median_seconds": median,
+        "speedup": {name: value / median["ours"] for name, value in median.items()},
+        "tokens_written": {name: statistics.median(all_) for name, all_ in tokens.items()},
+        "prefix_cache_share": {name: statistics.median(all_) for name, all_ in hits.items()},
     }
 
 
