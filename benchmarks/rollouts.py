@@ -98,7 +98,7 @@ async def measure(arguments: argparse.Namespace) -> dict[str, object]:
     for _ in range(arguments.repeats):
         for name, schedule in schedules.items():
             seconds[name].append(await run(*schedule))
-            tokens[name].append(policy.stats.tokens)
+            tokens[name].append(policy.stats.output_tokens)
             hits[name].append(policy.stats.hit_rate)
     await policy.close()
     median = {name: statistics.median(all_) for name, all_ in seconds.items()}

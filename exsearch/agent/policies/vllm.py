@@ -183,6 +183,7 @@ def _engine(folder: Path, config: ModelConfig, policy: PolicyConfig, seed: int):
     from vllm.platforms import current_platform
     from vllm.v1.engine.async_llm import AsyncLLM
 
+    on_cpu = current_platform.is_cpu()
     return AsyncLLM.from_engine_args(
         AsyncEngineArgs(
             model=str(folder),
@@ -192,7 +193,10 @@ def _engine(folder: Path, config: ModelConfig, policy: PolicyConfig, seed: int):
             max_num_seqs=policy.max_sequences,
             enforce_eager=policy.enforce_eager,
             enable_prefix_caching=True,
-            block_size=CPU_BLOCK if current_platform.is_cpu() else None,
+            # A seeded request whose prompt is read in pieces has its random generator set
+            # back, which torch's generator on a CPU cannot do: the engine would die.
+            enable_chunked_prefill=False if on_cpu else None,
+            block_size=CPU_BLOCK if on_cpu else None,
             gpu_memory_utilization=policy.gpu_memory,
             tensor_parallel_size=policy.tensor_parallel,
             logprobs_mode="raw_logprobs",

@@ -1,19 +1,12 @@
-"""Every setting, in one tree, read from one YAML file.
-
-`load(path, overrides)` reads the file, applies `--set path.to.key=value`, and
-refuses a key it does not know, naming it. Nothing here imports torch: a
-pipeline pod that only plans can read the same file.
-"""
+"""Settings of the method: data, model, retrieval, agent, E-step, M-step, evaluation, gate."""
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field
 
-from exsearch.errors import InputError
+from exsearch.config.section import Section
 
 INSTRUCTION = (
     "Answer the question by searching an encyclopedia step by step. "
@@ -26,12 +19,6 @@ SELECTION = (
     "Which of these passages help to answer the query? "
     "Write their numbers only, the most useful first, for example: [2] > [1]"
 )
-
-
-class Section(BaseModel):
-    """Base of every section: unknown keys are refused, attribute docs become the schema's."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
 
 class DataConfig(Section):
@@ -57,8 +44,6 @@ class DataConfig(Section):
     """At most so many warm-up trajectories (the paper: 1,000; 100 nearly suffice)."""
     warmup_hops: dict[int, float] = Field(default_factory=dict)
     """Share of warm-up questions by gold number of hops; empty: as they come."""
-    warmup_missing: Literal["drop", "insert"] = "drop"
-    """A gold passage not retrieved: drop the question, or put its fact into the list."""
     warmup_min_overlap: float = Field(default=0.5, ge=0.0, le=1.0)
     """Share of a gold fact's words that a passage must hold, in order, to be its source."""
     warmup_missing: Literal["drop", "insert"] = "drop"
@@ -270,78 +255,3 @@ class LoopConfig(Section):
     """Start each M-step from the warm-up model instead of the previous round's."""
     warmup_share: float = Field(default=0.0, ge=0.0)
     """Mix warm-up examples into each M-step, as a share of its examples."""
-
-
-class RunConfig(Section):
-    """A whole run."""
-
-    run: str = "runs/default"
-    """Run folder or URL."""
-    seed: int = 0
-    """Seeds sampling, shuffling and bootstraps."""
-    data: DataConfig = DataConfig()
-    model: ModelConfig = ModelConfig()
-    retrieval: RetrievalConfig = RetrievalConfig()
-    agent: AgentConfig = AgentConfig()
-    policy: PolicyConfig = PolicyConfig()
-    sampling: SamplingConfig = SamplingConfig()
-    weighing: WeighingConfig = WeighingConfig()
-    sft: TrainingConfig = TrainingConfig()
-    align: TrainingConfig = TrainingConfig()
-    evaluation: EvaluationConfig = EvaluationConfig()
-    gate: GateConfig = GateConfig()
-    em: LoopConfig = LoopConfig()
-
-
-def load(path: str | Path | None = None, overrides: list[str] | None = None) -> RunConfig:
-    """Read a run's settings.
-
-    Args:
-        path: YAML file, or None for the defaults.
-        overrides: `path.to.key=value` pairs, values read as YAML, applied in order.
-
-    Raises:
-        InputError: the file is missing or no mapping, or a key or value is refused.
-    """
-    tree: dict[str, Any] = {}
-    if path is not None:
-        try:
-            loaded = yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {}
-        except OSError as error:
-            raise InputError(f"cannot read the configuration {path}: {error.strerror}") from error
-        except yaml.YAMLError as error:
-            raise InputError(f"{path} is not YAML: {error}") from error
-        if not isinstance(loaded, dict):
-            raise InputError(f"{path} must hold a mapping of settings, not {type(loaded).__name__}")
-        tree = loaded
-    for override in overrides or []:
-        _apply(tree, override)
-    try:
-        return RunConfig.model_validate(tree)
-    except ValidationError as error:
-        problems = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
-        raise InputError(f"{path or 'settings'}: {problems}") from error
-
-
-def _apply(tree: dict[str, Any], override: str) -> None:
-    key, equals, text = override.partition("=")
-    if not equals or not key:
-        raise InputError(f"--set {override!r} is not of the form path.to.key=value")
-    *parents, leaf = key.split(".")
-    node = tree
-    for name in parents:
-        section = node.get(name, {})
-        if not isinstance(section, dict):
-            raise InputError(f"--set {override!r}: {name!r} is a value, not a section")
-        # A copy: through a YAML alias two sections may be one and the same mapping.
-        node[name] = dict(section)
-        node = node[name]
-    try:
-        node[leaf] = yaml.safe_load(text) if text.strip() else ""
-    except yaml.YAMLError as error:
-        raise InputError(f"--set {override!r}: {text!r} is not a YAML value") from error
-
-
-def dump(config: RunConfig) -> str:
-    """The whole tree as YAML, defaults included: a run's `run.yaml`."""
-    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)

@@ -1,0 +1,146 @@
+"""Every setting, in one tree, read from one YAML file.
+
+`load(path, overrides)` reads the file, applies `--set path.to.key=value`, and
+refuses a key it does not know, naming it. Nothing here imports torch: a
+pipeline pod that only plans can read the same file.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from exsearch.config.cluster import (
+    ClusterConfig,
+    DeployTarget,
+    ElasticConfig,
+    ImagesConfig,
+    Resources,
+    StorageConfig,
+    Toleration,
+    TrainingPlacement,
+)
+from exsearch.config.method import (
+    AgentConfig,
+    DataConfig,
+    EvaluationConfig,
+    GateConfig,
+    LoopConfig,
+    ModelConfig,
+    PolicyConfig,
+    RetrievalConfig,
+    SamplingConfig,
+    TrainingConfig,
+    WeighingConfig,
+)
+from exsearch.config.pipeline import PipelineConfig, ScheduleConfig
+from exsearch.config.section import Section
+from exsearch.errors import InputError
+
+__all__ = [
+    "AgentConfig",
+    "ClusterConfig",
+    "DataConfig",
+    "DeployTarget",
+    "ElasticConfig",
+    "EvaluationConfig",
+    "GateConfig",
+    "ImagesConfig",
+    "LoopConfig",
+    "ModelConfig",
+    "PipelineConfig",
+    "PolicyConfig",
+    "Resources",
+    "RetrievalConfig",
+    "RunConfig",
+    "SamplingConfig",
+    "ScheduleConfig",
+    "Section",
+    "StorageConfig",
+    "Toleration",
+    "TrainingConfig",
+    "TrainingPlacement",
+    "WeighingConfig",
+    "dump",
+    "load",
+]
+
+
+class RunConfig(Section):
+    """A whole run."""
+
+    run: str = "runs/default"
+    """Run folder or URL."""
+    seed: int = 0
+    """Seeds sampling, shuffling and bootstraps."""
+    data: DataConfig = DataConfig()
+    model: ModelConfig = ModelConfig()
+    retrieval: RetrievalConfig = RetrievalConfig()
+    agent: AgentConfig = AgentConfig()
+    policy: PolicyConfig = PolicyConfig()
+    sampling: SamplingConfig = SamplingConfig()
+    weighing: WeighingConfig = WeighingConfig()
+    sft: TrainingConfig = TrainingConfig()
+    align: TrainingConfig = TrainingConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
+    gate: GateConfig = GateConfig()
+    em: LoopConfig = LoopConfig()
+    pipeline: PipelineConfig = PipelineConfig()
+    cluster: ClusterConfig = ClusterConfig()
+
+
+def load(path: str | Path | None = None, overrides: list[str] | None = None) -> RunConfig:
+    """Read a run's settings.
+
+    Args:
+        path: YAML file, or None for the defaults.
+        overrides: `path.to.key=value` pairs, values read as YAML, applied in order.
+
+    Raises:
+        InputError: the file is missing or no mapping, or a key or value is refused.
+    """
+    tree: dict[str, Any] = {}
+    if path is not None:
+        try:
+            loaded = yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {}
+        except OSError as error:
+            raise InputError(f"cannot read the configuration {path}: {error.strerror}") from error
+        except yaml.YAMLError as error:
+            raise InputError(f"{path} is not YAML: {error}") from error
+        if not isinstance(loaded, dict):
+            raise InputError(f"{path} must hold a mapping of settings, not {type(loaded).__name__}")
+        tree = loaded
+    for override in overrides or []:
+        _apply(tree, override)
+    try:
+        return RunConfig.model_validate(tree)
+    except ValidationError as error:
+        problems = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+        raise InputError(f"{path or 'settings'}: {problems}") from error
+
+
+def _apply(tree: dict[str, Any], override: str) -> None:
+    key, equals, text = override.partition("=")
+    if not equals or not key:
+        raise InputError(f"--set {override!r} is not of the form path.to.key=value")
+    *parents, leaf = key.split(".")
+    node = tree
+    for name in parents:
+        section = node.get(name, {})
+        if not isinstance(section, dict):
+            raise InputError(f"--set {override!r}: {name!r} is a value, not a section")
+        # A copy: through a YAML alias two sections may be one and the same mapping.
+        node[name] = dict(section)
+        node = node[name]
+    try:
+        node[leaf] = yaml.safe_load(text) if text.strip() else ""
+    except yaml.YAMLError as error:
+        raise InputError(f"--set {override!r}: {text!r} is not a YAML value") from error
+
+
+def dump(config: RunConfig) -> str:
+    """The whole tree as YAML, defaults included: a run's `run.yaml`."""
+    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
