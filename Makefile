@@ -13,9 +13,12 @@ export HF_HUB_OFFLINE ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-unit test-retrieval test-engine test-training test-loop lint bench clean
+LAYERS := test-retrieval test-engine test-training test-loop test-pipeline test-kube test-manifests
+CODE   := exsearch components pipelines tests benchmarks
 
-help:  ## Say what there is
+.PHONY: help setup demo test test-unit $(LAYERS) lint bench images clean
+
+help:  ## Say what there is (and test-LAYER: one layer of tests)
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 18
 
 setup: $(STAMP)  ## Make the environment in .venv (again, when the pins have changed)
@@ -29,7 +32,7 @@ $(STAMP): $(PINS)
 	$(BIN)/pip install --quiet --upgrade pip wheel
 	# torch first and alone: the resolver would otherwise try other builds of it.
 	$(BIN)/pip install --quiet "$(TORCH)"
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[retrieval,training,evaluation,$(VLLM),demo,dev]"
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[retrieval,training,evaluation,pipeline,$(VLLM),demo,dev]"
 	# vLLM's CPU build names image and audio packages that do not match this torch
 	# and break `import transformers`; nothing here uses them.
 	$(BIN)/pip uninstall --quiet --yes torchvision torchaudio torchcodec
@@ -46,17 +49,20 @@ test: lint  ## Run every test
 test-unit: setup  ## Pure tests, in seconds
 	$(BIN)/pytest -m unit
 
-test-retrieval test-engine test-training test-loop: setup  ## One layer of real parts
+$(LAYERS): setup
 	$(BIN)/pytest -m $(@:test-%=%)
 
 lint: setup  ## Style, types, direction of imports
-	$(BIN)/ruff check exsearch tests benchmarks
-	$(BIN)/ruff format --check exsearch tests benchmarks
+	$(BIN)/ruff check $(CODE)
+	$(BIN)/ruff format --check $(CODE)
 	$(BIN)/pyright
 	$(BIN)/lint-imports
 
 bench: setup  ## Every benchmark; results go to benchmarks/results
 	for file in benchmarks/[a-z]*.py; do $(BIN)/python $$file || exit 1; done
+
+images:  ## Build the container images (needs podman or docker)
+	images/build.sh
 
 clean:  ## Remove what was made (runs, caches), not the environment
 	rm -rf runs .cache build dist *.egg-info .pytest_cache .ruff_cache .hypothesis

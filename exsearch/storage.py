@@ -56,6 +56,12 @@ def exists(path: str | Path) -> bool:
     return bool(fs.exists(key))
 
 
+def remove(path: str | Path) -> None:
+    """Remove one file."""
+    fs, key = url_to_fs(str(path))
+    fs.rm_file(key)
+
+
 def _open(path: str | Path, mode: str, **how: str) -> IO[Any]:
     file: Any = fsspec.open(str(path), mode, **how)
     opened: IO[Any] = file.open()
@@ -168,6 +174,19 @@ def digest_file(path: str | Path) -> str:
     return digest.hexdigest()[:16]
 
 
+def identity(path: str | Path) -> str:
+    """A token that changes when the file does, without reading it: fsspec's `ukey`.
+
+    Locally it is made of name, size and time of change; on object stores of the ETag.
+
+    Raises:
+        StorageError: there is no such file.
+    """
+    with explained(path, "read"):
+        fs, key = url_to_fs(str(path))
+        return str(fs.ukey(key))
+
+
 class AppendLog:
     """A JSON-lines file in the making: append, be killed, reopen, go on, finish.
 
@@ -272,16 +291,24 @@ class AppendLog:
 
 
 class Lineage:
-    """`lineage.json` of a run: which step made what, from what, when.
+    """Which step of a run made what, from what, when.
 
-    Each entry: `{"step", "inputs": {name: digest}, "outputs": {name: path}, "settings":
-    digest, "finished": seconds since the epoch, "seconds": how long it took}`.
-    A step whose entry names the same inputs and settings need not run again.
+    Each step has a file of its own, `RUN/lineage/STEP.json`, so that the shards of one
+    run may end at the same moment on different machines. `RUN/lineage.json` is all of
+    them in the order in which they ended, made anew whenever one does.
+
+    An entry: `{"fingerprint": digest of inputs and settings, "finished": seconds since the
+    epoch, "seconds": how long it took, "inputs": {…}, "outputs": {…}}`. A step whose
+    entry has the same fingerprint need not run again.
     """
 
     def __init__(self, run: str) -> None:
-        self.path = join(run, "lineage.json")
-        self.entries: dict[str, dict[str, Any]] = read_json(self.path) if exists(self.path) else {}
+        self._run = run
+        self.entries: dict[str, dict[str, Any]] = self._read()
+
+    def path(self, step: str) -> str:
+        """The file of one step's entry."""
+        return join(self._run, "lineage", f"{step.replace('/', '.')}.json")
 
     def done(self, step: str, fingerprint: str) -> bool:
         """True when `step` finished with this very fingerprint of inputs and settings."""
@@ -290,10 +317,21 @@ class Lineage:
 
     def record(self, step: str, fingerprint: str, seconds: float, **facts: Any) -> None:
         """Note that `step` finished; written at once."""
-        self.entries[step] = {
+        entry = {
+            "step": step,
             "fingerprint": fingerprint,
             "finished": round(time.time(), 3),
             "seconds": round(seconds, 3),
             **facts,
         }
-        write_json(self.path, self.entries)
+        write_json(self.path(step), entry)
+        self.entries = self._read()
+        write_json(join(self._run, "lineage.json"), self.entries)
+
+    def _read(self) -> dict[str, dict[str, Any]]:
+        folder = join(self._run, "lineage")
+        with explained(folder, "read"):
+            fs, key = url_to_fs(folder)
+            names = fs.glob(f"{key}/*.json") if fs.exists(key) else []
+        read = [read_json(join(folder, str(name).rpartition("/")[2])) for name in names]
+        return {e.pop("step"): e for e in sorted(read, key=lambda e: e["finished"])}

@@ -2,7 +2,7 @@
 
 Commands are imported only when they are asked for, so that `--help` answers at
 once. A module `exsearch.cli.NAME` defines `main`, a function with Typer
-parameters; its docstring is the command's help.
+parameters whose docstring is the command's help, or `app`, a group of commands.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ COMMANDS: dict[str, str] = {
     "gate": "Decide whether a candidate replaces the champion.",
     "em": "Run the whole loop.",
     "report": "Write a run's report as one HTML file.",
+    "pipeline": "Compile, submit, schedule, run or plan the recurring pipeline.",
     "demo": "Run the whole loop on the demo world, on a laptop.",
     "ask": "Ask a question and watch the agent search.",
 }
@@ -56,9 +57,11 @@ class LazyGroup(TyperGroup):
         if cmd_name not in COMMANDS:
             return None
         module = importlib.import_module(f"exsearch.cli.{cmd_name}")
-        single = typer.Typer(add_completion=False, rich_markup_mode="markdown")
-        single.command(name=cmd_name)(module.main)
-        command = typer.main.get_command(single)
+        group = getattr(module, "app", None)
+        if group is None:
+            group = typer.Typer(add_completion=False, rich_markup_mode="markdown")
+            group.command(name=cmd_name)(module.main)
+        command = typer.main.get_command(group)
         command.name = cmd_name
         return command
 

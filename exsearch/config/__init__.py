@@ -7,6 +7,7 @@ pipeline pod that only plans can read the same file.
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +66,9 @@ __all__ = [
     "TrainingPlacement",
     "WeighingConfig",
     "dump",
+    "dump_line",
     "load",
+    "parse",
 ]
 
 
@@ -102,24 +105,34 @@ def load(path: str | Path | None = None, overrides: list[str] | None = None) -> 
     Raises:
         InputError: the file is missing or no mapping, or a key or value is refused.
     """
-    tree: dict[str, Any] = {}
-    if path is not None:
-        try:
-            loaded = yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {}
-        except OSError as error:
-            raise InputError(f"cannot read the configuration {path}: {error.strerror}") from error
-        except yaml.YAMLError as error:
-            raise InputError(f"{path} is not YAML: {error}") from error
-        if not isinstance(loaded, dict):
-            raise InputError(f"{path} must hold a mapping of settings, not {type(loaded).__name__}")
-        tree = loaded
+    if path is None:
+        return parse("", overrides)
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"cannot read the configuration {path}: {error.strerror}") from error
+    return parse(text, overrides, str(path))
+
+
+def parse(text: str, overrides: list[str] | None = None, source: str = "settings") -> RunConfig:
+    """Settings from YAML text, as `load` reads them from a file.
+
+    Args:
+        source: where the text is from, for messages.
+    """
+    try:
+        tree: Any = yaml.safe_load(text) or {}
+    except yaml.YAMLError as error:
+        raise InputError(f"{source} is not YAML: {error}") from error
+    if not isinstance(tree, dict):
+        raise InputError(f"{source} must hold a mapping of settings, not {type(tree).__name__}")
     for override in overrides or []:
         _apply(tree, override)
     try:
         return RunConfig.model_validate(tree)
     except ValidationError as error:
         problems = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
-        raise InputError(f"{path or 'settings'}: {problems}") from error
+        raise InputError(f"{source}: {problems}") from error
 
 
 def _apply(tree: dict[str, Any], override: str) -> None:
@@ -144,3 +157,8 @@ def _apply(tree: dict[str, Any], override: str) -> None:
 def dump(config: RunConfig) -> str:
     """The whole tree as YAML, defaults included: a run's `run.yaml`."""
     return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+def dump_line(config: RunConfig) -> str:
+    """The whole tree as one line of JSON, which is YAML too: for a parameter of a pipeline."""
+    return json.dumps(config.model_dump(mode="json"), ensure_ascii=False)

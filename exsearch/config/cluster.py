@@ -42,7 +42,14 @@ class StorageConfig(Section):
     storage_class: str = ""
     """Its storage class; empty: the cluster's default."""
     secret: str = ""
-    """Secret whose keys become environment variables (object-store credentials); empty: none."""
+    """Secret with object-store credentials; empty: none."""
+    secret_keys: tuple[str, ...] = (
+        "AWS_ACCESS_KEY_ID",
+        "AWS_SECRET_ACCESS_KEY",
+        "AWS_ENDPOINT_URL",
+        "AWS_DEFAULT_REGION",
+    )
+    """Its keys that become environment variables of the same names, where it has them."""
     scratch: str = "20Gi"
     """Limit of each pod's scratch space (`/tmp`, caches)."""
 
@@ -143,9 +150,8 @@ class ClusterConfig(Section):
     """Kueue LocalQueue of the training jobs; empty: no queue."""
     priority_class: str = ""
     """PriorityClass of the pods; empty: none."""
-    launcher_account: str = "exsearch-launcher"
-    """Service account of the steps that create training jobs."""
-    deploy_account: str = "exsearch-deployer"
-    """Service account of the step that patches the InferenceService."""
+    service_account: str = "exsearch-pipeline"
+    """Service account of the pipeline's runs. Kubeflow Pipelines knows one for a whole run, so it
+    may do what launching a training job and patching the InferenceService take, and no more."""
     labels: dict[str, str] = Field(default_factory=dict)
     """Labels put on every object."""

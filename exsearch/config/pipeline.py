@@ -29,6 +29,8 @@ class PipelineConfig(Section):
     """Experiment its runs belong to."""
     host: str = "http://127.0.0.1:8888"
     """Address of the Kubeflow Pipelines API."""
+    multi_user: bool = False
+    """The server keeps profiles apart: experiments and runs belong to `cluster.namespace`."""
     token_env: str = "KFP_TOKEN"
     """Environment variable with a bearer token for it, if it wants one."""
     index_shards: int = Field(default=4, ge=1)

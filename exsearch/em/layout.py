@@ -1,6 +1,6 @@
 """Where a run keeps what. Every step finds its inputs and leaves its outputs here.
 
-RUN/run.yaml  lineage.json  summary.json  report.html  questions.jsonl
+RUN/run.yaml  lineage.json  lineage/  summary.json  report.html  questions.jsonl
     index/
     base/eval/
     warmup/{demonstrations,examples}.jsonl  train/  eval/
@@ -31,14 +31,16 @@ class RunFolder:
     def iteration(self, number: int) -> Stage:
         return self.stage(iteration_name(number))
 
+    def newest_before(self, number: int) -> str | None:
+        """The newest stage before round `number` that has a checkpoint."""
+        names = [iteration_name(n) for n in range(number - 1, 0, -1)]
+        trained = (name for name in [*names, "warmup"] if exists(self.stage(name).checkpoint))
+        return next(trained, None)
+
     def model_before(self, number: int, base: str) -> str:
         """The checkpoint that round `number` starts from: the newest one before it, else `base`."""
-        names = [iteration_name(n) for n in range(number - 1, 0, -1)]
-        for name in [*names, "warmup"]:
-            checkpoint = self.stage(name).checkpoint
-            if exists(checkpoint):
-                return checkpoint
-        return base
+        newest = self.newest_before(number)
+        return base if newest is None else self.stage(newest).checkpoint
 
 
 def iteration_name(number: int) -> str:

@@ -37,10 +37,19 @@ def train(config: RunConfig, how: TrainingConfig, model: str, stage: Stage) -> T
         InputError: there is no example to learn from.
         ExSearchError: the trainer failed; its last lines are in the message.
     """
+    require_examples(stage)
+    return launch(training_job(config, how, model, stage))
+
+
+def require_examples(stage: Stage) -> None:
+    """Refuse to train on nothing.
+
+    Raises:
+        InputError: the stage has no example.
+    """
     with open_text(stage.examples) as lines:
         if not any(line.strip() for line in lines):
             raise InputError(f"{stage.examples} is empty: {NOTHING_REACHED}")
-    return launch(training_job(config, how, model, stage))
 
 
 def mix_in_warmup(stage: Stage, warmup: Stage, share: float, seed: int) -> None:

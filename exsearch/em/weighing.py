@@ -17,10 +17,22 @@ from exsearch.em.weights import weigh_question
 from exsearch.errors import InputError
 from exsearch.evaluation.metrics import exact_match
 from exsearch.records import Question, QuestionWeights, Trajectory, read_records
-from exsearch.storage import AppendLog, exists, join, open_text, write_atomic, write_json
+from exsearch.storage import (
+    AppendLog,
+    digest_file,
+    exists,
+    join,
+    open_text,
+    read_json,
+    write_atomic,
+    write_json,
+)
 
 SCORED = "scored.jsonl"
 """Rollouts scored after the fact, beside the shards."""
+
+SCORED_FROM = "scored-from.json"
+"""Digests of the shards they were made from."""
 
 
 def weigh(
@@ -65,7 +77,19 @@ def weigh(
 def scored_files(stage: Stage) -> list[str]:
     """The files to weigh: the shards, or the one that scoring them again made."""
     rescored = join(stage.folder, SCORED)
-    return [rescored] if exists(rescored) else shard_files(stage.rollouts)
+    if not exists(rescored):
+        return shard_files(stage.rollouts)
+    made_of = join(stage.folder, SCORED_FROM)
+    if not exists(made_of) or read_json(made_of) != _digests(stage):
+        raise InputError(
+            f"{rescored} was made from other rollouts than those in {stage.rollouts}; remove it, "
+            "and run `exsearch weigh --score` if their answers are to be scored again"
+        )
+    return [rescored]
+
+
+def _digests(stage: Stage) -> list[str]:
+    return [digest_file(path) for path in shard_files(stage.rollouts)]
 
 
 def _question_of(group: Sequence[Trajectory], questions: Mapping[str, Question]) -> Question:
@@ -129,6 +153,7 @@ async def score_rollouts(
                 tasks.create_task(one(_question_of(groups[name], questions), groups[name]))
     except BaseExceptionGroup as several:
         raise first_of(several) from several
+    write_json(join(stage.folder, SCORED_FROM), _digests(stage))
     log.finish(line for name in groups for line in done[name])
 
 

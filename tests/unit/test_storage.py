@@ -230,9 +230,20 @@ def test_lineage_remembers_steps_by_their_fingerprint(place: str) -> None:
     assert again.entries["index"]["seconds"] == 1.235
 
 
+def test_steps_that_end_at_the_same_time_elsewhere_are_all_remembered(place: str) -> None:
+    """Two shards on two machines, each with a lineage it read before the other wrote."""
+    one, two = Lineage(place), Lineage(place)
+    one.record("iter-01/rollout-0-of-2", "a", 1.0)
+    two.record("iter-01/rollout-1-of-2", "b", 2.0)
+    assert list(Lineage(place).entries) == ["iter-01/rollout-0-of-2", "iter-01/rollout-1-of-2"]
+    written = storage.read_json(storage.join(place, "lineage.json"))
+    assert list(written) == ["iter-01/rollout-0-of-2", "iter-01/rollout-1-of-2"]
+
+
 def test_a_damaged_lineage_is_named(tmp_path: Path) -> None:
-    (tmp_path / "lineage.json").write_text('{"index": ')
-    with pytest.raises(StorageError, match=r"lineage\.json is not JSON"):
+    (tmp_path / "lineage").mkdir()
+    (tmp_path / "lineage/index.json").write_text('{"index": ')
+    with pytest.raises(StorageError, match=r"lineage/index\.json is not JSON"):
         Lineage(str(tmp_path))
 
 

@@ -198,6 +198,16 @@ async def test_scoring_cut_anywhere_goes_on_to_the_same_file(
     assert (folder / "b" / "scored.jsonl").read_bytes() == scored
 
 
+async def test_scores_of_other_rollouts_are_not_weighed(chatml: ChatFormat, tmp_path: Path) -> None:
+    stage = Stage(str(tmp_path))
+    how = await rolled(chatml, stage, score=False)
+    await score_rollouts(BY_ID, stage, how, lambda done: None)
+    shard, *_ = sorted(Path(stage.rollouts).glob("*.jsonl"))
+    shard.write_bytes(b"".join(shard.read_bytes().splitlines(keepends=True)[:4]))
+    with pytest.raises(InputError, match=r"scored\.jsonl was made from other rollouts"):
+        weigh(BY_ID, stage, chatml, WeighingConfig())
+
+
 async def test_trajectories_are_scored_together_but_not_too_many(
     chatml: ChatFormat, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,0 +1,29 @@
+"""A promoted model becomes the champion, and the InferenceService serves it."""
+
+from kfp import dsl
+
+from exsearch.config import ImagesConfig
+
+
+@dsl.component(base_image=ImagesConfig().tools, install_kfp_package=False)
+def deploy(
+    settings: str,
+    root: str,
+    champion: dsl.Output[dsl.Model],  # type: ignore[type-arg]
+) -> None:
+    """Write the champion's record, then point the InferenceService at the model.
+
+    Refuses when another model became champion since this run began. A laptop run has no
+    InferenceService (`cluster.deploy.name` is empty) and only writes the record.
+    """
+    from exsearch.components.entry import point, running
+    from exsearch.em.champion import promote
+    from exsearch.kube.deploy import serve
+    from exsearch.storage import read_json
+
+    with running(settings, "deploy") as run:
+        summary = read_json(run.steps.folder.path("summary.json"))
+        new = promote(root, run.settings, summary)
+        run.voice.note(f"champion: {new.model} ({new.reason})")
+        serve(new, run.settings.cluster, run.voice.note)
+        point(champion, new.model, digest=new.digest, run=new.run, **new.metrics)

@@ -1,0 +1,1 @@
+"""Training on Kubernetes: pure builders of the objects, and the launcher that follows them."""

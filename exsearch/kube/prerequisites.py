@@ -1,0 +1,103 @@
+"""What a pipeline run needs of the cluster, looked at in seconds, all problems at once.
+
+Only what the pipeline's account may see is looked at: the API's own list of kinds, and
+objects of the run's namespace. Nodes and secrets are neither read nor needed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+
+from exsearch.config import ClusterConfig, RunConfig
+from exsearch.em.prerequisites import problems as run_problems
+from exsearch.errors import InputError
+from exsearch.kube.client import Api, Kind
+
+PYTORCHJOB = ("kubeflow.org/v1", "PyTorchJob", "the Kubeflow training operator")
+TRAINJOB = ("trainer.kubeflow.org/v1alpha1", "TrainJob", "Kubeflow Trainer v2")
+QUEUE = ("kueue.x-k8s.io/v1beta1", "LocalQueue", "Kueue")
+CLAIMS = Kind("", "v1", "persistentvolumeclaims")
+QUEUES = Kind("kueue.x-k8s.io", "v1beta1", "localqueues", "Kueue")
+PATIENCE = 20.0
+"""Seconds the API may take to answer: prerequisites fail fast."""
+SERVICE = ("serving.kserve.io/v1beta1", "InferenceService", "KServe")
+
+
+def check(config: RunConfig) -> None:
+    """Look at everything a run needs.
+
+    Raises:
+        InputError: something is missing; the message lists all of it.
+    """
+    found = [*run_problems(config), *cluster_problems(config.cluster)]
+    if found:
+        raise InputError(
+            f"{len(found)} thing(s) stand in the way of this run:"
+            + "".join(f"\n  - {problem}" for problem in found)
+        )
+
+
+def cluster_problems(cluster: ClusterConfig) -> list[str]:
+    """What the cluster lacks; nothing is asked where the run stays in its own pods."""
+    needed = list(_kinds(cluster))
+    return asyncio.run(_problems(cluster, needed)) if needed else []
+
+
+async def _problems(cluster: ClusterConfig, needed: list[tuple[str, str, str]]) -> list[str]:
+    async with Api.open(patience=PATIENCE) as api:
+        served = {group: await api.kinds(group) for group, _, _ in needed}
+        missing = [
+            f"the cluster has no {kind} ({group}): install {owner}, or change "
+            "cluster.training.launcher"
+            for group, kind, owner in needed
+            if kind not in served[group]
+        ]
+        queue = cluster.queue if any(kind == "LocalQueue" for _, kind, _ in needed) else ""
+        if queue and "LocalQueue" in served[QUEUE[0]]:
+            missing += await _queue_problems(api, cluster.namespace, queue)
+        return [*missing, *await _claim_problems(api, cluster)]
+
+
+def _kinds(cluster: ClusterConfig) -> Iterator[tuple[str, str, str]]:
+    training = cluster.training.launcher
+    if training == "pytorchjob":
+        yield PYTORCHJOB
+    if training == "trainjob":
+        yield TRAINJOB
+    if training != "local" and cluster.queue:
+        yield QUEUE
+    if cluster.deploy.name:
+        yield SERVICE
+
+
+async def _claim_problems(api: Api, cluster: ClusterConfig) -> list[str]:
+    space, storage = cluster.namespace, cluster.storage
+    if not storage.claim:
+        return []
+    claim = await api.get(CLAIMS, space, storage.claim)
+    if claim is None:
+        return [
+            f"namespace {space} has no PersistentVolumeClaim {storage.claim}: apply the "
+            "manifests, or set cluster.storage.claim"
+        ]
+    found: list[str] = []
+    if claim.get("status", {}).get("phase") == "Lost":
+        found.append(f"PersistentVolumeClaim {storage.claim} has lost its volume")
+    given = claim["spec"].get("storageClassName", "")
+    if storage.storage_class not in ("", given):
+        found.append(
+            f"PersistentVolumeClaim {storage.claim} has storage class {given!r}, not "
+            f"{storage.storage_class!r} (cluster.storage.storage_class)"
+        )
+    return found
+
+
+async def _queue_problems(api: Api, space: str, name: str) -> list[str]:
+    queue = await api.get(QUEUES, space, name)
+    if queue is None:
+        return [f"namespace {space} has no LocalQueue {name}: make it, or set cluster.queue"]
+    for condition in queue.get("status", {}).get("conditions", []):
+        if condition["type"] == "Active" and condition["status"] == "False":
+            return [f"LocalQueue {name} is not active: {condition.get('message', '')}"]
+    return []

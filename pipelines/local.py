@@ -1,0 +1,66 @@
+"""The same pipeline on one machine: `kfp.local` runs the components as processes."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import sys
+import warnings
+from pathlib import Path
+from typing import Any
+
+from exsearch.config import RunConfig
+from exsearch.em.record import failure_of
+from exsearch.errors import ExSearchError
+from exsearch.pipelines.em import build, parameter
+from exsearch.storage import exists, join, read_json
+
+HERE = [
+    "cluster.training.launcher=local",
+    "cluster.deploy.name=",
+    "pipeline.parallelism=1",
+    "pipeline.index_shards=1",
+    "pipeline.retries=0",
+]
+"""Settings of a pipeline run that stays on this machine: one engine at a time fits it."""
+
+
+def run_local(config: RunConfig, root: str, name: str) -> dict[str, Any]:
+    """Run the pipeline to its end; a run of the same name goes on where it stopped.
+
+    Args:
+        config: settings; those in `HERE` should have been applied.
+        root: local folder of runs, indexes and the champion's record.
+        name: of the run, a folder under `ROOT/runs`.
+
+    Returns:
+        what the run's `summary.json` holds, with `run` and `promoted` added.
+
+    Raises:
+        ExSearchError: a component failed; its own message.
+    """
+    from kfp import local
+
+    root = str(Path(root).absolute())
+    run = join(root, "runs", name)
+    Path(run).mkdir(parents=True, exist_ok=True)
+    Path(run, "failure.json").unlink(missing_ok=True)
+    logging.getLogger("kfp").setLevel(logging.WARNING)
+    # It warns that images and resources mean nothing here, once for every task.
+    warnings.filterwarnings("ignore", module=r"kfp\.local")
+    # use_venv=False: the components run in this environment, where exsearch is installed.
+    runner = local.SubprocessRunner(use_venv=False)
+    local.init(runner=runner, pipeline_root=join(run, "kfp"))
+    try:
+        # Components' output is for people; standard output is kept for `--json`.
+        with contextlib.redirect_stdout(sys.stderr):
+            build(config)(config=parameter(config), root=root, run=run)
+    except RuntimeError as error:
+        raise ExSearchError(failure_of(run) or str(error)) from error
+    summary = dict(read_json(join(run, "summary.json")))
+    return {**summary, "run": run, "champion_record": _champion(root)}
+
+
+def _champion(root: str) -> str | None:
+    path = join(root, "champion.json")
+    return str(read_json(path)["current"]["model"]) if exists(path) else None

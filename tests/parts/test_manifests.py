@@ -1,0 +1,394 @@
+"""Every overlay builds, is valid, admits its pods, and agrees with itself and with the code."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from functools import cache
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import kubernetes_validate
+import pytest
+from kube_api.pod_security import violations
+from manifest_checks import (
+    MANIFESTS,
+    OVERLAYS,
+    ROOT,
+    SUPPORTED,
+    Object,
+    build,
+    containers,
+    named,
+    of_kind,
+    opens,
+    retriever_paths,
+    selects,
+    title,
+)
+
+from exsearch import config
+from exsearch.config import RunConfig
+
+pytestmark = pytest.mark.manifests
+
+EVERY = pytest.mark.parametrize("overlay", OVERLAYS)
+CUSTOM = {"monitoring.coreos.com", "kueue.x-k8s.io"}
+"""API groups whose schemas are CustomResourceDefinitions."""
+
+
+def everything() -> dict[str, Object]:
+    """The objects of all overlays, those that are alike once; key: the JSON."""
+    found = chain.from_iterable(build(overlay) for overlay in OVERLAYS)
+    return {json.dumps(item, sort_keys=True): item for item in found}
+
+
+def run_of(overlay: str) -> RunConfig:
+    return config.load(MANIFESTS / "overlays" / overlay / "run.yaml")
+
+
+def templates(objects: list[Object]) -> list[Object]:
+    """Pod templates, each with its owner's name."""
+    return [
+        item["spec"]["template"] | {"owner": title(item)} for item in of_kind(objects, "Deployment")
+    ]
+
+
+def group_of(item: Object) -> str:
+    return item["apiVersion"].rpartition("/")[0]
+
+
+@EVERY
+def test_objects_are_one_namespaces_and_named_once(overlay: str) -> None:
+    objects = build(overlay)
+    names = [title(item) for item in objects]
+    assert len(names) == len(set(names))
+    outside = [item for item in objects if item["metadata"].get("namespace") != "exsearch"]
+    assert [title(item) for item in outside] == ["Namespace/exsearch"]
+    for item in objects:
+        assert item["metadata"]["labels"]["app.kubernetes.io/part-of"] == "exsearch", title(item)
+
+
+def test_namespace_is_restricted_and_the_version_pinned() -> None:
+    labels = named(build("gpu"), "Namespace", "exsearch")["metadata"]["labels"]
+    for mode in ("enforce", "audit", "warn"):
+        assert labels[f"pod-security.kubernetes.io/{mode}"] == "restricted"
+        assert labels[f"pod-security.kubernetes.io/{mode}-version"] == f"v{SUPPORTED[0]}"
+
+
+@pytest.mark.parametrize("version", SUPPORTED)
+def test_built_in_kinds_are_valid(version: str) -> None:
+    checked = 0
+    for item in everything().values():
+        if group_of(item) not in CUSTOM:
+            kubernetes_validate.validate(item, version, strict=True)
+            checked += 1
+    assert checked > 20
+
+
+def test_validation_refuses_what_it_should() -> None:
+    deployment = named(build("gpu"), "Deployment", "exsearch-retriever")
+    deployment["spec"]["template"]["spec"]["tolerance"] = "none"
+    with pytest.raises(kubernetes_validate.ValidationError, match="tolerance"):
+        kubernetes_validate.validate(deployment, SUPPORTED[-1], strict=True)
+
+
+@cache
+def catalogue() -> Any:
+    from kube_api.cluster import crd_folder
+    from kube_api.resources import Catalogue, of_crd, read_crds
+
+    folder = crd_folder()
+    if folder is None:
+        pytest.skip("no CRDs: set EXSEARCH_CRDS to a folder of CustomResourceDefinitions in YAML")
+    crds = read_crds(folder, Path(tempfile.gettempdir()) / f"exsearch-crds-{Path.home().name}")
+    return Catalogue(chain.from_iterable(of_crd(crd) for crd in crds))
+
+
+def wrongs(item: Object) -> list[str]:
+    """What a CRD's schema refuses of an object, unknown fields included."""
+    from kube_api.schema import pruned, wrong_types, wrong_values
+
+    resource = catalogue().kind(item["apiVersion"], item["kind"])
+    assert resource is not None, f"no CRD serves {item['apiVersion']} {item['kind']}"
+    body = {key: value for key, value in item.items() if key != "metadata"}
+    unknown: list[str] = []
+    pruned(body, resource.schema, "", unknown)
+    types = [f"{path} is no {expected}" for path, expected, _ in wrong_types(body, resource.schema)]
+    values = [str(cause) for cause in wrong_values(body, resource.schema)]
+    return [*(f"unknown {path}" for path in unknown), *types, *values]
+
+
+def test_custom_kinds_follow_their_crds() -> None:
+    custom = [item for item in everything().values() if group_of(item) in CUSTOM]
+    kinds = {item["kind"] for item in custom}
+    assert kinds == {"ServiceMonitor", "PodMonitor", "PrometheusRule", "LocalQueue"}
+    assert {title(item): wrongs(item) for item in custom} == {title(i): [] for i in custom}
+    broken = json.loads(json.dumps(next(i for i in custom if i["kind"] == "PodMonitor")))
+    broken["spec"]["podMetricsEndpoints"][0]["prot"] = "http"
+    assert wrongs(broken) == ["unknown spec.podMetricsEndpoints[0].prot"]
+
+
+@EVERY
+def test_pods_are_admitted_at_the_restricted_level(overlay: str) -> None:
+    found = templates(build(overlay))
+    assert found
+    for template in found:
+        assert violations(template["spec"]) == [], template["owner"]
+        for container in containers(template["spec"]):
+            assert container["securityContext"]["readOnlyRootFilesystem"] is True, container["name"]
+
+
+@EVERY
+def test_containers_are_bounded_probed_and_tagged(overlay: str) -> None:
+    for template in templates(build(overlay)):
+        for container in containers(template["spec"]):
+            bounds = container["resources"]
+            assert {"cpu", "memory"} <= set(bounds["requests"]), container["name"]
+            assert bounds["limits"]["memory"] == bounds["requests"]["memory"], container["name"]
+            name, _, tag = container["image"].partition(":")
+            assert name, container["image"]
+            assert tag not in ("", "latest"), container["image"]
+            assert container["imagePullPolicy"] == "IfNotPresent"
+            for variable in container.get("env", []):
+                assert not {"SECRET", "KEY", "TOKEN"} & set(variable["name"].split("_"))
+        for container in template["spec"]["containers"]:
+            assert {"startupProbe", "readinessProbe", "livenessProbe"} <= set(container)
+
+
+@EVERY
+def test_selectors_match_what_they_are_for(overlay: str) -> None:
+    objects = build(overlay)
+    deployment = named(objects, "Deployment", "exsearch-retriever")
+    labels = deployment["spec"]["template"]["metadata"]["labels"]
+    assert selects(deployment["spec"]["selector"], labels)
+    [spread] = deployment["spec"]["template"]["spec"]["topologySpreadConstraints"]
+    assert selects(spread["labelSelector"], labels)
+    budget = named(objects, "PodDisruptionBudget", "exsearch-retriever")
+    assert selects(budget["spec"]["selector"], labels)
+
+    service = named(objects, "Service", "exsearch-retriever")
+    assert selects({"matchLabels": service["spec"]["selector"]}, labels)
+    [container] = deployment["spec"]["template"]["spec"]["containers"]
+    [port] = service["spec"]["ports"]
+    assert port["targetPort"] in {opened["name"] for opened in container["ports"]}
+    for monitor in of_kind(objects, "ServiceMonitor"):
+        assert selects(monitor["spec"]["selector"], service["metadata"]["labels"])
+        assert {end["port"] for end in monitor["spec"]["endpoints"]} <= {port["name"]}
+
+
+@EVERY
+def test_network_is_closed_but_for_what_is_used(overlay: str) -> None:
+    objects = build(overlay)
+    policies = of_kind(objects, "NetworkPolicy")
+    assert named(objects, "NetworkPolicy", "deny-all")["spec"] == {
+        "podSelector": {},
+        "policyTypes": ["Ingress", "Egress"],
+    }
+    for template in templates(objects):
+        labels = template["metadata"]["labels"]
+        rules = [
+            rule
+            for policy in policies
+            if selects(policy["spec"]["podSelector"], labels)
+            for rule in policy["spec"].get("ingress", [])
+        ]
+        ports = [p for c in template["spec"]["containers"] for p in c.get("ports", [])]
+        for port in ports:
+            sources = [
+                s for r in rules if opens(r.get("ports"), port["containerPort"]) for s in r["from"]
+            ]
+            assert {"podSelector": {}} in sources, template["owner"]
+            scraped = bool(of_kind(objects, "ServiceMonitor"))
+            assert any("namespaceSelector" in source for source in sources) == scraped
+    for policy in policies:
+        for rule in policy["spec"].get("egress", []):
+            assert rule["to"], title(policy)
+            assert rule["ports"], title(policy)
+            for block in (peer["ipBlock"] for peer in rule["to"] if "ipBlock" in peer):
+                assert "169.254.169.254/32" in block["except"], title(policy)
+
+
+def test_training_pods_reach_one_another_and_nothing_else() -> None:
+    from exsearch.kube.names import Work, labels
+
+    work = Work(run="runs/a", step="warmup-train", job_file="/mnt/job.json", fingerprint="f")
+    pod = labels(work, run_of("gpu").cluster)
+    policies = of_kind(build("gpu"), "NetworkPolicy")
+    applying = {
+        p["metadata"]["name"]: p for p in policies if selects(p["spec"]["podSelector"], pod)
+    }
+    assert set(applying) == {"deny-all", "dns", "training"}
+    spec = applying["training"]["spec"]
+    for direction, peers in (("ingress", "from"), ("egress", "to")):
+        [rule] = spec[direction]
+        assert opens(rule["ports"], 23456)
+        [peer] = rule[peers]
+        assert set(peer) == {"podSelector"}
+        assert selects(peer["podSelector"], pod)
+        assert not selects(peer["podSelector"], {"app.kubernetes.io/name": "exsearch-retriever"})
+
+
+WRITABLE = {"pytorchjobs", "trainjobs", "inferenceservices", "workflowtaskresults"}
+KFP_ARTIFACTS = {
+    "apiGroups": [""],
+    "resources": ["secrets"],
+    "resourceNames": ["mlpipeline-minio-artifact"],
+    "verbs": ["get"],
+}
+"""The one rule about secrets, and only where Kubeflow Pipelines keeps its default."""
+
+
+@EVERY
+def test_roles_hold_least_privilege(overlay: str) -> None:
+    objects = build(overlay)
+    assert not of_kind(objects, "ClusterRole") + of_kind(objects, "ClusterRoleBinding")
+    for role in of_kind(objects, "Role"):
+        for rule in role["rules"]:
+            named_things = {*rule["apiGroups"], *rule["resources"], *rule["verbs"]}
+            assert "*" not in named_things, title(role)
+            if "secrets" in rule["resources"]:
+                assert (overlay, rule) == ("laptop", KFP_ARTIFACTS)
+            if set(rule["verbs"]) - {"get", "list", "watch"}:
+                assert set(rule["resources"]) <= WRITABLE, title(role)
+
+
+@EVERY
+def test_accounts_hold_a_token_only_where_a_role_needs_one(overlay: str) -> None:
+    objects = build(overlay)
+    roles = {role["metadata"]["name"] for role in of_kind(objects, "Role")}
+    bound = set()
+    for binding in of_kind(objects, "RoleBinding"):
+        assert binding["roleRef"]["name"] in roles
+        for subject in binding["subjects"]:
+            assert subject["namespace"] == "exsearch"
+            bound.add(subject["name"])
+    accounts = {
+        account["metadata"]["name"]: account["automountServiceAccountToken"]
+        for account in of_kind(objects, "ServiceAccount")
+    }
+    assert {name for name, token in accounts.items() if token} == bound
+    assert {"default", "exsearch-retriever"} <= set(accounts) - bound
+
+
+@EVERY
+def test_run_configuration_names_what_the_overlay_makes(overlay: str) -> None:
+    objects, run = build(overlay), run_of(overlay)
+    cluster, storage = run.cluster, run.cluster.storage
+    held = named(objects, "ConfigMap", "exsearch-run")["data"]["run.yaml"]
+    assert held == (MANIFESTS / "overlays" / overlay / "run.yaml").read_text(encoding="utf-8")
+    assert cluster.namespace == named(objects, "Namespace", "exsearch")["metadata"]["name"]
+    named(objects, "ServiceAccount", cluster.service_account)
+
+    claims = {c["metadata"]["name"]: c["spec"] for c in of_kind(objects, "PersistentVolumeClaim")}
+    assert set(claims) == ({storage.claim} if storage.claim else set())
+    if storage.claim:
+        assert claims[storage.claim]["resources"]["requests"]["storage"] == storage.size
+        assert claims[storage.claim].get("storageClassName", "") == storage.storage_class
+    queues = {queue["metadata"]["name"] for queue in of_kind(objects, "LocalQueue")}
+    assert queues == ({cluster.queue} if cluster.queue else set())
+
+    [container] = named(objects, "Deployment", "exsearch-retriever")["spec"]["template"]["spec"][
+        "containers"
+    ]
+    assert container["image"] == cluster.images.retriever
+    [rule] = named(objects, "Role", "exsearch-deployer")["rules"]
+    if cluster.deploy.name:
+        assert rule["resourceNames"] == [cluster.deploy.name]
+
+
+@EVERY
+def test_retriever_finds_the_runs_index_where_it_is_mounted(overlay: str) -> None:
+    run = run_of(overlay)
+    spec = named(build(overlay), "Deployment", "exsearch-retriever")["spec"]["template"]["spec"]
+    [container], [waiter] = spec["containers"], spec["initContainers"]
+    if run.cluster.storage.claim:
+        mounted = {m["mountPath"] for m in container["volumeMounts"]}
+        assert run.cluster.storage.mount in mounted
+        assert f"{run.retrieval.index}/exsearch.json" in waiter["args"][0]
+    else:
+        environment = {v["name"]: v["value"] for v in waiter["env"]}
+        assert environment["EXSEARCH_ROOT"] == run.cluster.storage.root
+        assert run.retrieval.index == f"{run.cluster.storage.root}/index"
+        assert run.retrieval.checkpoint == f"{run.cluster.storage.root}/models/colbertv2.0"
+        secrets = [source["secretRef"]["name"] for source in waiter["envFrom"]]
+        assert secrets == [run.cluster.storage.secret]
+
+
+def test_kueue_overlay_differs_from_gpu_by_its_queue_only() -> None:
+    queued = run_of("gpu-kueue").model_dump()
+    assert queued["cluster"].pop("queue") == "exsearch"
+    plain = run_of("gpu").model_dump()
+    assert plain["cluster"].pop("queue") == ""
+    assert queued == plain
+
+
+@EVERY
+def test_retriever_runs_a_command_that_exists(overlay: str) -> None:
+    from typer.testing import CliRunner
+
+    from exsearch.cli.app import app
+
+    [container] = named(build(overlay), "Deployment", "exsearch-retriever")["spec"]["template"][
+        "spec"
+    ]["containers"]
+    command, *flags = container["args"]
+    helped = CliRunner().invoke(app, [command, "--help"], env={"COLUMNS": "200"})
+    assert helped.exit_code == 0
+    for flag in flags:
+        assert flag.partition("=")[0] in helped.output, flag
+
+
+def test_probed_and_scraped_paths_are_served() -> None:
+    objects = build("gpu")
+    [container] = named(objects, "Deployment", "exsearch-retriever")["spec"]["template"]["spec"][
+        "containers"
+    ]
+    probes = ("startupProbe", "readinessProbe", "livenessProbe")
+    asked = {container[probe]["httpGet"]["path"] for probe in probes}
+    for monitor in of_kind(objects, "ServiceMonitor"):
+        asked |= {end["path"] for end in monitor["spec"]["endpoints"]}
+    assert asked <= retriever_paths()
+
+
+def script_of(overlay: str, folders: dict[str, Path]) -> list[str]:
+    """The init container's command, with folders of this machine in place of its mounts."""
+    [waiter] = named(build(overlay), "Deployment", "exsearch-retriever")["spec"]["template"][
+        "spec"
+    ]["initContainers"]
+    [text] = waiter["args"]
+    assert waiter["command"] == ["python", "-c"]
+    for mount, folder in folders.items():
+        assert mount in text
+        text = text.replace(mount, str(folder))
+    return [sys.executable, "-c", text]
+
+
+def test_fetch_brings_a_whole_index(tmp_path: Path) -> None:
+    bucket, local = tmp_path / "bucket", tmp_path / "local"
+    for name in ("index/exsearch.json", "index/parts/0.npy", "models/colbertv2.0/vocab.txt"):
+        (bucket / name).parent.mkdir(parents=True, exist_ok=True)
+        (bucket / name).write_text(name)
+    local.mkdir()
+    command = script_of("object-store", {"/mnt/index": local})
+    environment = os.environ | {"EXSEARCH_ROOT": f"file://{bucket}"}
+    subprocess.run(command, env=environment, check=True, timeout=120, cwd=ROOT)
+    fetched = {str(p.relative_to(local)): p.read_text() for p in local.rglob("*") if p.is_file()}
+    assert set(fetched) == set(fetched.values())
+    assert len(fetched) == 3
+
+
+def test_wait_ends_with_the_index_and_at_sigterm(tmp_path: Path) -> None:
+    command = script_of("gpu", {"/mnt/exsearch": tmp_path})
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as waiting:
+        assert waiting.stdout is not None
+        assert "no " in waiting.stdout.readline()
+        waiting.terminate()
+        assert waiting.wait(timeout=60) == 143
+    (tmp_path / "index").mkdir()
+    (tmp_path / "index/exsearch.json").touch()
+    subprocess.run(command, check=True, timeout=60)

@@ -1,0 +1,152 @@
+"""The champion's record, and the settings that each run of the pipeline takes from it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from exsearch.config import RunConfig, load, parse
+from exsearch.em.champion import index_settings, promote, read_champion, resolve
+from exsearch.em.record import begin_run, clear_failure, end_run, failure_of, note_failure
+from exsearch.errors import ExSearchError, StorageError
+
+pytestmark = pytest.mark.unit
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    (tmp_path / "corpus.jsonl").write_text('{"id": "1", "title": "t", "text": "x"}\n')
+    for name in ("base", "better", "best"):
+        folder = tmp_path / name
+        folder.mkdir()
+        (folder / "config.json").write_text("{}")
+        (folder / "tokenizer.json").write_text("{}")
+        header = json.dumps({"__metadata__": {"name": name}}).encode()
+        (folder / "model.safetensors").write_bytes(len(header).to_bytes(8, "little") + header)
+    return tmp_path
+
+
+def settings(root: Path, *more: str) -> RunConfig:
+    data = [f"data.corpus={root}/corpus.jsonl", "data.warmup=[w.jsonl]"]
+    return load(None, [f"model.path={root}/base", *data, *more])
+
+
+def summary(model: Path, em: float = 0.5) -> dict[str, Any]:
+    figures = {"comparison": {"candidate": "iter-02"}}
+    return {
+        "stages": [{"name": "iter-01", "em": 0.1}, {"name": "iter-02", "em": em, "f1": None}],
+        "gate": {"promoted": True, "reason": "it is better", "figures": figures},
+        "champion": str(model),
+    }
+
+
+def test_the_first_run_starts_from_the_base_model(root: Path) -> None:
+    run = resolve(settings(root), str(root), "", "job-1")
+    assert run.run == f"{root}/runs/job-1"
+    assert run.model.path == f"{root}/base"
+    assert run.data.warmup == ("w.jsonl",)
+    assert read_champion(str(root)) is None
+
+
+def test_later_runs_start_from_the_champion_without_a_warm_up(root: Path) -> None:
+    first = resolve(settings(root), str(root), "", "job-1")
+    new = promote(str(root), first, summary(root / "better"))
+    assert new.metrics == {"em": 0.5}
+    second = resolve(settings(root, "gate.champion=x"), str(root), "", "job-2")
+    assert second.model.path == f"{root}/better"
+    assert second.data.warmup == ()
+    assert second.gate.champion == "", "the gate compares with the model the run starts from"
+    promote(str(root), second, summary(root / "best"))
+    record = read_champion(str(root))
+    assert record is not None
+    assert [p.model for p in (record.current, *record.history)] == [
+        f"{root}/best",
+        f"{root}/better",
+    ]
+
+
+def test_promoting_twice_is_promoting_once(root: Path) -> None:
+    run = resolve(settings(root), str(root), "", "job")
+    first = promote(str(root), run, summary(root / "better"))
+    assert promote(str(root), run, summary(root / "better")) == first
+    record = read_champion(str(root))
+    assert record is not None
+    assert record.history == ()
+
+
+def test_a_run_that_was_overtaken_promotes_nothing(root: Path) -> None:
+    slow = resolve(settings(root), str(root), "", "slow")
+    quick = resolve(settings(root), str(root), "", "quick")
+    promote(str(root), quick, summary(root / "better"))
+    with pytest.raises(ExSearchError, match="better has become champion since"):
+        promote(str(root), slow, summary(root / "best"))
+    record = read_champion(str(root))
+    assert record is not None
+    assert record.current.model == f"{root}/better"
+
+
+def test_a_run_goes_on_from_the_model_it_began_with(root: Path) -> None:
+    run = resolve(settings(root), str(root), "", "job")
+    begin_run(run)
+    promote(str(root), run, summary(root / "better"))
+    again = resolve(settings(root), str(root), "", "job")
+    assert again == run
+
+
+def test_a_damaged_record_is_named(root: Path) -> None:
+    (root / "champion.json").write_text('{"current": {}}')
+    with pytest.raises(StorageError, match=r"champion\.json is no champion record"):
+        resolve(settings(root), str(root), "", "job")
+
+
+def test_runs_over_one_corpus_share_an_index(root: Path) -> None:
+    one = resolve(settings(root), str(root), "", "a")
+    two = resolve(settings(root, "seed=1"), str(root), "", "b")
+    assert one.retrieval.index == two.retrieval.index
+    assert one.retrieval.index.startswith(f"{root}/indexes/")
+    finer = resolve(settings(root, "retrieval.nbits=4"), str(root), "", "c")
+    assert finer.retrieval.index != one.retrieval.index
+    (root / "corpus.jsonl").write_text('{"id": "1", "title": "t", "text": "changed"}\n')
+    assert resolve(settings(root), str(root), "", "d").retrieval.index != one.retrieval.index
+
+
+def test_index_steps_are_reused_only_while_the_index_is_there(root: Path) -> None:
+    one = resolve(settings(root), str(root), "", "a")
+    two = resolve(settings(root, "seed=1", "em.iterations=5"), str(root), "", "b")
+    assert index_settings(one, "a") != index_settings(two, "b"), "it is not there yet"
+    folder = Path(one.retrieval.index)
+    folder.mkdir(parents=True)
+    (folder / "exsearch.json").write_text("{}")
+    assert index_settings(one, "a") == index_settings(two, "b")
+    alone = parse(index_settings(one, "a"))
+    assert alone.retrieval == one.retrieval
+    assert alone.data.train == ()
+
+
+def test_a_failure_is_told_until_its_step_succeeds(root: Path) -> None:
+    run = resolve(settings(root), str(root), "", "job")
+    begin_run(run)
+    note_failure(run.run, "weigh-1", "no shard")
+    assert failure_of(run.run) == "weigh-1: no shard"
+    clear_failure(run.run, "gate")
+    assert failure_of(run.run) == "weigh-1: no shard"
+    clear_failure(run.run, "weigh-1")
+    assert failure_of(run.run) is None
+    note_failure(run.retrieval.index.rpartition("/")[0], "encode-0", "disk full")
+    assert failure_of(run.run) == "encode-0: disk full", "the index's steps are the run's, too"
+
+
+@pytest.mark.parametrize(
+    ("state", "message"), [("SUCCEEDED", ""), ("FAILED", "weigh-1: <b>no</b> shard")]
+)
+def test_how_a_run_ended_is_written_in_any_case(root: Path, state: str, message: str) -> None:
+    run = f"{root}/runs/job"
+    note_failure(run, "weigh-1", "<b>no</b> shard")
+    page = end_run(run, state, "")
+    outcome = json.loads(Path(run, "outcome.json").read_text())
+    assert (outcome["state"], outcome["message"]) == (state, message)
+    assert page.lower().startswith("<!doctype html>")
+    assert "<b>no" not in page
