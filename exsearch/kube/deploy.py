@@ -9,7 +9,8 @@ from typing import Any
 from exsearch.config import ClusterConfig, StorageConfig
 from exsearch.em.champion import Promotion
 from exsearch.errors import InputError
-from exsearch.kube.client import Api, Kind, Refused
+from exsearch.kube.answers import Kind, Refused
+from exsearch.kube.client import Api
 from exsearch.storage import is_remote
 
 SERVICES = Kind("serving.kserve.io", "v1beta1", "inferenceservices", "KServe")

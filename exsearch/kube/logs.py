@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import re
-import time
 from collections.abc import AsyncIterator, Callable
 
 from exsearch.errors import ExSearchError
@@ -14,6 +13,7 @@ from exsearch.kube.client import Api
 _QUIET = 60.0
 """Seconds of silence after which the connection is made anew, in case it has died unnoticed."""
 _PAUSE = 0.5
+"""Seconds before the next connection."""
 _STAMP = re.compile(rb"^(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(\d+))?(Z|[+-]\d\d:\d\d) ?")
 
 
@@ -37,28 +37,25 @@ class Follower:
     async def lines(self) -> AsyncIterator[str]:
         """The lines, without their stamps.
 
+        A log that cannot be had now is asked for again and again: whether the API is lost
+        for good, the watches tell, and a job is none the worse for a kubelet that is away.
+
         Raises:
-            ExSearchError: the API refused, or was away for longer than its patience.
+            ExSearchError: the API refused.
         """
-        lost: float | None = None
         while True:
             final = self._ended()
             try:
                 async for line in self._read():
-                    lost = None
                     yield line
-            except OSError as error:
-                lost = lost or time.monotonic()
-                if time.monotonic() - lost > self._api.patience:
-                    raise ExSearchError(f"the log of pod {self._pod} is lost: {error}") from error
+            except OSError:
                 final = False
+            except Invalid:
+                pass  # the container is being made, or never was
             except Refused as error:
                 if error.status == 404:
                     return  # the pod was removed
                 raise
-            except Invalid:
-                if final:
-                    return  # there never was a container
             if final:
                 return
             await asyncio.sleep(_PAUSE)

@@ -12,7 +12,8 @@ from collections.abc import Iterator
 from exsearch.config import ClusterConfig, RunConfig
 from exsearch.em.prerequisites import problems as run_problems
 from exsearch.errors import InputError
-from exsearch.kube.client import Api, Kind
+from exsearch.kube.answers import Kind
+from exsearch.kube.client import Api
 
 PYTORCHJOB = ("kubeflow.org/v1", "PyTorchJob", "the Kubeflow training operator")
 TRAINJOB = ("trainer.kubeflow.org/v1alpha1", "TrainJob", "Kubeflow Trainer v2")

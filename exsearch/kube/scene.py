@@ -86,7 +86,11 @@ class Scene:
         """Take note of the job; another one of its name is not it."""
         found = jobs.get(self.order.name)
         mine = found is not None and found["metadata"]["uid"] == self.uid
+        if not mine and self.job and self.order.operator.state(self.job)[0] != "waiting":
+            return  # it had ended, and was tidied away
         self.job = found if mine else None
+        if self.job and _suspended(self.job) and self._started is not None:
+            self._begun, self._started = self.clock(), None  # preempted: it queues again
 
     def see_pods(self, found: Snapshot) -> None:
         """Take note of the job's pods."""
@@ -215,6 +219,12 @@ class Scene:
                 running=True,
             )
         return None
+
+
+def _suspended(job: dict[str, Any]) -> bool:
+    """Kueue has not admitted it, or has taken its place away."""
+    spec = job.get("spec", {})
+    return bool(spec.get("suspend") or spec.get("runPolicy", {}).get("suspend"))
 
 
 def _lasting(pod: dict[str, Any]) -> bool:

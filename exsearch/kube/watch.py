@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import json
-import time
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 
-from exsearch.errors import ExSearchError
 from exsearch.kube.answers import Expired, Kind, Refused
 from exsearch.kube.client import Api, Object
 
 _ROUND = 60
 """Seconds after which the server ends a watch; the next goes on from its last version."""
-_PAUSE = 0.5
-"""Seconds between a lost watch and the next list."""
+_PAUSE = 1.0
+"""Seconds between two watches, lest one that ends at once is asked for without end."""
 
 Snapshot = dict[str, Object]
 """The objects selected, by name."""
@@ -27,12 +25,11 @@ async def snapshots(
 
     A watch goes on where it ended; one that was lost (the server restarted, its history
     expired) begins again with a list, so that no state is missed, though steps on the way
-    to it may be.
+    to it may be. Where watches are cut all the time, by a proxy perhaps, this polls.
 
     Raises:
         ExSearchError: the API refused, or was away for longer than its patience.
     """
-    lost: float | None = None
     while True:
         items, version = await api.list(kind, namespace, selection)
         held = {item["metadata"]["name"]: item for item in items}
@@ -41,7 +38,7 @@ async def snapshots(
             while True:
                 changes = _changes(api, kind, namespace, selection, version)
                 async for item, there, reached in changes:
-                    lost, version = None, reached
+                    version = reached
                     if item is None:
                         continue
                     if there:
@@ -49,14 +46,8 @@ async def snapshots(
                     else:
                         held.pop(item["metadata"]["name"], None)
                     yield dict(held)
-        except Expired:
-            continue
-        except OSError as error:
-            lost = lost or time.monotonic()
-            if time.monotonic() - lost > api.patience:
-                raise ExSearchError(
-                    f"{kind.resource} in namespace {namespace} cannot be watched: {error}"
-                ) from error
+                await asyncio.sleep(_PAUSE)
+        except (Expired, OSError):
             await asyncio.sleep(_PAUSE)
 
 

@@ -180,3 +180,26 @@ def test_a_warning_is_told_once_and_only_about_this_job() -> None:
     assert scene.see_warnings(event("a", "stranger")) == []
     assert scene.see_warnings(event("b", "job")) == [f"{ORDER.name}: no volume (FailedMount)"]
     assert scene.see_warnings({**event("b", "job"), **event("c", "job")}) == []
+
+
+def test_a_job_tidied_away_after_its_end_has_ended() -> None:
+    scene = Scene(ORDER, job(), stuck=300)
+    scene.see_job({ORDER.name: job(("Succeeded", ""))})
+    scene.see_job({})
+    assert scene.judge() == Outcome()
+
+
+def test_a_preempted_job_queues_anew_and_its_wait_is_not_running_time() -> None:
+    clock = Clock()
+    scene = Scene(order(deadline=10, queue_deadline=100), job(), stuck=300, clock=clock)
+    scene.see_pods({"a": RUNNING})
+    clock.now = 9
+    preempted = job() | {"spec": {"runPolicy": {"suspend": True}}}
+    scene.see_job({ORDER.name: preempted})
+    scene.see_pods({})
+    clock.now = 108
+    assert scene.judge() is None
+    clock.now = 110
+    outcome = scene.judge()
+    assert outcome is not None
+    assert "did not start within 100" in outcome.failure
