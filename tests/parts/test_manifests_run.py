@@ -19,8 +19,6 @@ from manifest_checks import (
     run_of,
 )
 
-from exsearch.config import ImagesConfig
-
 pytestmark = pytest.mark.manifests
 
 EVERY = pytest.mark.parametrize("overlay", OVERLAYS)
@@ -47,8 +45,6 @@ def test_run_configuration_names_what_the_overlay_makes(overlay: str) -> None:
         "containers"
     ]
     assert container["image"] == cluster.images.retriever
-    if cluster.training.launcher == "local":
-        assert cluster.images.tools == ImagesConfig().trainer, "steps that train need torch"
     [rule] = named(objects, "Role", "exsearch-deployer")["rules"]
     if cluster.deploy.name:
         assert rule["resourceNames"] == [cluster.deploy.name]
