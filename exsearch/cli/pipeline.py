@@ -14,7 +14,8 @@ app = typer.Typer(
     add_completion=False,
     no_args_is_help=True,
     rich_markup_mode="markdown",
-    help="The recurring E&M pipeline on Kubeflow: compile, submit, schedule, run it here, plan it.",
+    help="The recurring E&M pipeline on Kubeflow: compile, submit, schedule, run here, plan.\n\n"
+    "Example: `exsearch pipeline run --local --config examples/demo.yaml`",
 )
 
 

@@ -185,7 +185,7 @@ def test_sampling_differs_by_seed_and_stays_within_the_model(engines: Engines) -
 def test_more_prompt_tokens_than_one_step_reads_are_sampled_too(engines: Engines) -> None:
     """Seeded requests waiting in a long queue once killed the engine on a CPU."""
     chat = engines.vllm.chat
-    long = [list(chat.opening("Search.", f"{n} and " * 150).ids)[:900] for n in range(16)]
+    long = [list(chat.opening("Search.", f"{n} and " * 300).ids)[:900] for n in range(16)]
     assert min(map(len, long)) > 500
     assert sum(map(len, long)) > 4096, "vLLM reads at least so many tokens in a step"
     how = [Sampling(temperature=0.8, max_tokens=4, seed=n) for n in range(16)]

@@ -77,6 +77,10 @@ class Site:
         found = self.cluster.core.list_namespaced_pod(self.namespace)
         return sorted(pod.metadata.name for pod in found.items)
 
+    def running(self) -> list[str]:
+        found = self.cluster.core.list_namespaced_pod(self.namespace)
+        return [pod.metadata.name for pod in found.items if pod.status.phase == "Running"]
+
 
 @pytest.fixture
 def site(cluster: Cluster, namespace: str) -> Site:
@@ -189,7 +193,7 @@ async def test_a_job_that_cannot_be_adopted_is_made_anew(
                 await site.run(order)
         else:
             first = asyncio.create_task(site.run(order, keep=True))
-            await until(site.pods)
+            await until(lambda: len(site.running()) == 2)
             await cancelled(first)
             order = site.order(environment={"NCCL_DEBUG": "INFO"})
         [before] = site.jobs().values()
