@@ -8,6 +8,7 @@ cluster does not know: it may be killed at any moment and started again.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Callable, Iterable
 from dataclasses import dataclass
 
@@ -178,6 +179,7 @@ class Launcher:
                 self._listen(scene, listening)
                 changed.clear()
                 await _first([*watches, *listening.values()], changed)
+            await self._look(scene, watches, changed)
             self._listen(scene, listening)
             if listening and not outcome.running:
                 await asyncio.wait(listening.values(), timeout=self._patience.drain)
@@ -188,6 +190,16 @@ class Launcher:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _look(
+        self, scene: Scene, watches: list[asyncio.Task[None]], changed: asyncio.Event
+    ) -> None:
+        """Wait for the first list of pods: a short job may have ended before it came."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._patience.drain):
+                while not scene.looked:
+                    changed.clear()
+                    await _first(watches, changed)
 
     def _watches(self, scene: Scene, changed: asyncio.Event) -> Iterable:
         order = scene.order

@@ -71,6 +71,8 @@ class Scene:
     clock: Callable[[], float] = time.monotonic
     members: Snapshot = field(default_factory=dict)
     """Its pods, by name."""
+    looked: bool = False
+    """The pods have been listed, be there any or none."""
     said: deque[str] = field(default_factory=lambda: deque(maxlen=30))
     """Last lines of the first pod."""
     _interruptions: dict[str, pods.End] = field(default_factory=dict)
@@ -94,6 +96,7 @@ class Scene:
 
     def see_pods(self, found: Snapshot) -> None:
         """Take note of the job's pods."""
+        self.looked = True
         container = self.order.operator.container
         self.members = {name: pod for name, pod in found.items() if self._owns(pod)}
         for pod in self.members.values():

@@ -6,6 +6,8 @@ import asyncio
 import os
 import signal
 import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -36,12 +38,15 @@ def test_an_error_comes_back() -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_cancels_and_the_cleaning_up_is_waited_for(number: signal.Signals) -> None:
-    before = signal.getsignal(number), threading.active_count()
+@pytest.mark.parametrize("seconds", [0.0, 0.1], ids=["at once", "later"])
+def test_a_signal_cancels_and_the_cleaning_up_is_waited_for(
+    number: signal.Signals, seconds: float
+) -> None:
+    before = signal.getsignal(number)
     cleaned: list[str] = []
 
     async def work() -> None:
-        asyncio.get_running_loop().call_later(0.1, os.kill, os.getpid(), number)
+        asyncio.get_running_loop().call_later(seconds, os.kill, os.getpid(), number)
         try:
             await asyncio.sleep(60)
         except asyncio.CancelledError:
@@ -52,4 +57,24 @@ def test_a_signal_cancels_and_the_cleaning_up_is_waited_for(number: signal.Signa
     with pytest.raises(KeyboardInterrupt):
         finish(work())
     assert cleaned == ["job deleted"]
-    assert (signal.getsignal(number), threading.active_count()) == before
+    assert signal.getsignal(number) == before
+    assert not [t for t in threading.enumerate() if t.name.startswith("kube")]
+
+
+def test_a_signal_before_the_work_began_is_not_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    begun: list[str] = []
+
+    async def work() -> None:
+        await asyncio.sleep(60)
+        begun.append("slept")
+
+    submit = ThreadPoolExecutor.submit
+
+    def late(self: ThreadPoolExecutor, act: Callable[[], object]) -> object:
+        os.kill(os.getpid(), signal.SIGTERM)
+        return submit(self, act)
+
+    monkeypatch.setattr(ThreadPoolExecutor, "submit", late)
+    with pytest.raises(KeyboardInterrupt):
+        finish(work())
+    assert not begun
