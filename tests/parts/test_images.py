@@ -251,3 +251,43 @@ def test_the_package_is_whole_when_built_of_what_is_copied(tmp_path: Path) -> No
     sources |= {f"exsearch/{path.relative_to(ROOT)}" for path in ROOT.glob("components/*/*.py")}
     sources |= {f"exsearch/{path.relative_to(ROOT)}" for path in ROOT.glob("pipelines/*.py")}
     assert sources - held == set()
+
+
+def stand_in(folder: Path, text: str) -> Path:
+    """An executable that engines' callers find under the name of one."""
+    program = folder / "podman"
+    program.write_text(f"#!/bin/sh\n{text}\n")
+    program.chmod(0o755)
+    return program
+
+
+def test_the_build_script_builds_each_role_from_its_file(tmp_path: Path) -> None:
+    engine = stand_in(tmp_path, 'echo "$@"')
+    environment = {"PATH": "/usr/bin:/bin", "ENGINE": str(engine), "BUILD_ARGS": "--build-arg A=b"}
+    script = ROOT / "images/build.sh"
+    done = subprocess.run([script], env=environment, capture_output=True, text=True, check=True)
+    calls = [line.split() for line in done.stdout.splitlines() if line.startswith("build ")]
+    assert [call[call.index("--tag") + 1] for call in calls] == [
+        getattr(ImagesConfig(), role) for role in ROLES
+    ]
+    for role, call in zip(ROLES, calls, strict=True):
+        assert call[call.index("--file") + 1] == f"images/{role}/Containerfile"
+        assert call[-3:] == ["--build-arg", "A=b", "."]
+    refused = subprocess.run(
+        [script, "cook"], env=environment, capture_output=True, text=True, check=False
+    )
+    assert refused.returncode == 2
+    assert "cook" in refused.stderr
+
+
+def test_the_build_script_says_that_it_needs_an_engine(tmp_path: Path) -> None:
+    for name in ("bash", "dirname", "sed", "git"):
+        found = shutil.which(name)
+        assert found, name
+        (tmp_path / name).symlink_to(found)
+    done = subprocess.run(
+        ["/bin/bash", str(ROOT / "images/build.sh")],
+        env={"PATH": str(tmp_path)}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert "install podman or docker" in done.stderr

@@ -84,7 +84,7 @@ def test_its_pods_are_admitted_and_careless_ones_are_not(cluster: Cluster, insta
         "metadata": {"name": "retriever", **template["metadata"]},
         "spec": json.loads(json.dumps(template["spec"])),
     }
-    made = cluster.core.create_namespaced_pod(installed, pod)
+    made: Any = cluster.core.create_namespaced_pod(installed, pod)
     assert made.metadata.name == "retriever"
     pod["metadata"]["name"] = "careless"
     pod["spec"]["containers"][0]["securityContext"] = {}
