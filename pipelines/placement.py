@@ -10,11 +10,9 @@ from typing import Literal
 from kfp import dsl, kubernetes
 
 from exsearch.config import ClusterConfig, Resources, RunConfig
+from exsearch.kube.pod import OFF_THE_MESH, USER
 
 Role = Literal["tools", "index", "rollout", "train"]
-
-USER = 1000
-"""Numeric user and group of every image."""
 
 
 def place(
@@ -46,8 +44,8 @@ def place(
     kubernetes.set_security_context(task, run_as_user=USER, run_as_group=USER, run_as_non_root=True)
     for name, value in {"app.kubernetes.io/part-of": "exsearch", **cluster.labels}.items():
         kubernetes.add_pod_label(task, name, value)
-    # A sidecar would keep the pod from ending.
-    kubernetes.add_pod_annotation(task, "sidecar.istio.io/inject", "false")
+    for name, value in OFF_THE_MESH.items():
+        kubernetes.add_pod_annotation(task, name, value)
     if images.pull_secrets:
         kubernetes.set_image_pull_secrets(task, list(images.pull_secrets))
     return task

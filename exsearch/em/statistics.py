@@ -38,6 +38,15 @@ class EStepStatistics(Record):
     inexact: int
     """Samples whose ids differ from a fresh rendering of their text."""
 
+    def line(self) -> str:
+        """The main figures in words, for a log."""
+        marginal = "–" if self.log_marginal is None else f"{self.log_marginal:.2f}"
+        return (
+            f"log-marginal {marginal}, ESS {self.ess:.2f}, reachability "
+            f"{self.reachability:.2f}, reached {self.reached:.2f}, sample accuracy "
+            f"{self.sample_accuracy:.2f}, failed {self.failed:.2f}"
+        )
+
 
 def summarise(
     weights: Sequence[QuestionWeights],

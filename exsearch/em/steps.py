@@ -26,6 +26,7 @@ from exsearch.em.mstep import NOTHING_REACHED, mix_in_warmup, train
 from exsearch.em.outcome import Outcome
 from exsearch.em.rollouts import of_shard
 from exsearch.em.statistics import EStepStatistics
+from exsearch.em.stopping import reason_to_stop
 from exsearch.em.warmup import make_warmup
 from exsearch.em.weighing import weigh
 from exsearch.errors import InputError
@@ -118,20 +119,9 @@ class Steps:
 
     def reason_to_stop(self, number: int) -> str | None:
         """Why round `number` is not to be run; None where it is."""
-        em, metric = self.config.em, self.config.gate.metric
-        best, without_gain = -1.0, 0
-        for earlier in range(1, number):
-            name = iteration_name(earlier)
-            if self.ledger.outputs(f"{name}/weigh").get("reached") is False:
-                return f"round {earlier} ended it: {NOTHING_REACHED}"
-            score = self.ledger.outputs(f"{name}/dev").get(metric, -1.0)
-            without_gain = 0 if score > best else without_gain + 1
-            best = max(best, score)
-            if em.patience and without_gain >= em.patience:
-                return (
-                    f"no gain on the dev questions in {without_gain} rounds up to round {earlier}"
-                )
-        return None
+        return reason_to_stop(
+            self.ledger.outputs, number, self.config.em.patience, self.config.gate.metric
+        )
 
     # --- the steps
 
@@ -240,7 +230,7 @@ class Steps:
             by_id = {q.id: q for q in self.train_questions}
             chat = ChatFormat.load(self.before(number).path)
             found = weigh(by_id, stage, chat, self.config.weighing, self.config.seed)
-            self._tell(name, found)
+            self.voice.note(f"{name}: {found.line()}")
             share = self.config.em.warmup_share
             if share and self.config.data.warmup:
                 mix_in_warmup(stage, self.folder.stage("warmup"), share, self.config.seed)
@@ -365,11 +355,3 @@ class Steps:
         if summary is None:
             raise InputError(f"{folder} lost its summary; remove {folder} and evaluate again")
         return summary
-
-    def _tell(self, name: str, s: EStepStatistics) -> None:
-        marginal = "–" if s.log_marginal is None else f"{s.log_marginal:.2f}"
-        self.voice.note(
-            f"{name}: log-marginal {marginal}, ESS {s.ess:.2f}, reachability "
-            f"{s.reachability:.2f}, reached {s.reached:.2f}, sample accuracy "
-            f"{s.sample_accuracy:.2f}, failed {s.failed:.2f}"
-        )
