@@ -23,6 +23,14 @@ class Voice(Protocol):
     def progress(self, progress: Progress) -> None: ...
 
 
+class Quiet:
+    """A `Voice` that says nothing."""
+
+    def step(self, title: str) -> None: ...
+    def note(self, text: str) -> None: ...
+    def progress(self, progress: Progress) -> None: ...
+
+
 class Ledger:
     """The steps of one run that are done, with what they were made from."""
 

@@ -8,6 +8,8 @@ from collections.abc import Iterator
 
 from exsearch import config
 from exsearch.config import RunConfig
+from exsearch.em.ledger import Quiet
+from exsearch.em.steps import Steps
 from exsearch.errors import ExSearchError
 from exsearch.evaluation.report import write_report
 from exsearch.storage import exists, join, read_json, read_text, remove, write_atomic, write_json
@@ -17,10 +19,14 @@ FAILURE = "failure.json"
 
 
 def begin_run(resolved: RunConfig) -> None:
-    """Note the settings a run begins with, once: its model stays when the champion changes."""
+    """Note the settings a run begins with, once, and its questions, which the report shows.
+
+    Its model stays when the champion changes.
+    """
     path = join(resolved.run, "run.yaml")
     if not exists(path):
         write_atomic(path, config.dump(resolved))
+    Steps(resolved, Quiet()).check()
     clear_failure(resolved.run, "prerequisites")
 
 

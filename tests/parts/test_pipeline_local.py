@@ -53,7 +53,9 @@ def test_the_pipeline_reaches_a_decision_and_promotes(whole: tuple[Path, dict[st
     assert record["current"]["run"] == str(folder / "root/runs/local")
     outcome = json.loads((folder / "root/runs/local/outcome.json").read_text())
     assert "SUCC" in outcome["state"]
-    assert "iter-01" in (folder / "root/runs/local/report.html").read_text()
+    page = (folder / "root/runs/local/report.html").read_text()
+    assert "iter-01" in page
+    assert "Left out of this page" not in page, "every part of the report had its file"
 
 
 def test_every_shard_was_sampled_and_all_were_weighed_together(

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from scripted import question
 
 from exsearch.config import RunConfig, load, parse
 from exsearch.em.champion import index_settings, promote, read_champion, resolve
@@ -18,6 +19,7 @@ pytestmark = pytest.mark.unit
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
+    (tmp_path / "questions.jsonl").write_text(f"{question('q1').to_line()}\n")
     (tmp_path / "corpus.jsonl").write_text('{"id": "1", "title": "t", "text": "x"}\n')
     for name in ("base", "better", "best"):
         folder = tmp_path / name
@@ -30,7 +32,8 @@ def root(tmp_path: Path) -> Path:
 
 
 def settings(root: Path, *more: str) -> RunConfig:
-    data = [f"data.corpus={root}/corpus.jsonl", "data.warmup=[w.jsonl]"]
+    asked = [f"data.{name}=[{root}/questions.jsonl]" for name in ("train", "test")]
+    data = [f"data.corpus={root}/corpus.jsonl", "data.warmup=[w.jsonl]", *asked]
     return load(None, [f"model.path={root}/base", *data, *more])
 
 
@@ -91,6 +94,7 @@ def test_a_run_that_was_overtaken_promotes_nothing(root: Path) -> None:
 def test_a_run_goes_on_from_the_model_it_began_with(root: Path) -> None:
     run = resolve(settings(root), str(root), "", "job")
     begin_run(run)
+    assert Path(run.run, "questions.jsonl").read_text() == f"{question('q1').to_line()}\n"
     promote(str(root), run, summary(root / "better"))
     again = resolve(settings(root), str(root), "", "job")
     assert again == run

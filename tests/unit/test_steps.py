@@ -3,26 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from exsearch.config import load
 from exsearch.em.layout import iteration_name
+from exsearch.em.ledger import Quiet
 from exsearch.em.steps import Model, Steps
 from exsearch.storage import Lineage
 
 pytestmark = pytest.mark.unit
 
 
-class Silent:
-    def step(self, title: str) -> None: ...
-    def note(self, text: str) -> None: ...
-    def progress(self, progress: Any) -> None: ...
-
-
 def steps(run: Path, *more: str) -> Steps:
-    return Steps(load(None, [f"run={run}", "model.path=base", *more]), Silent())
+    return Steps(load(None, [f"run={run}", "model.path=base", *more]), Quiet())
 
 
 def rounds(run: Path, reached: list[bool], dev: list[float]) -> None:
