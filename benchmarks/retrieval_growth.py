@@ -32,6 +32,7 @@ from exsearch.config import RetrievalConfig
 from exsearch.records import Passage
 from exsearch.retrieval import Encoder, Searcher, build_index
 from exsearch.retrieval.encoder import demo_folder
+from exsearch.retrieval.index import work_folder as index_work_folder
 
 REAL = 9002
 
@@ -125,7 +126,8 @@ def main() -> None:
     about, rows = machine(), []
     for count in [*options.sizes, *([options.synthetic] if options.synthetic else [])]:
         folder = work_folder() / f"index-{count}-float32"
-        shutil.rmtree(folder, ignore_errors=True)
+        for old in (folder, index_work_folder(folder)):  # a stopped build would be gone on with
+            shutil.rmtree(old, ignore_errors=True)
         row = {"passages": count, **apart("build", count, folder), **apart("query", count, folder)}
         row["passages_per_second"] = count / row["build_seconds"]
         row["index_bytes_per_passage"] = row["index_bytes"] / count

@@ -16,8 +16,10 @@ Search = Callable[[str, int], list[Passage]]
 
 
 @contextmanager
-def serving(search: Search, *, delay: float = 0.0, fails_after: int | None = None) -> Iterator[str]:
-    """Serve `POST /search` and `GET /version` on a free port of 127.0.0.1.
+def serving(
+    search: Search, *, delay: float = 0.0, fails_after: int | None = None, port: int = 0
+) -> Iterator[str]:
+    """Serve `POST /search` and `GET /version` on a port of 127.0.0.1, a free one unless given.
 
     Args:
         delay: seconds before each answer.
@@ -55,7 +57,7 @@ def serving(search: Search, *, delay: float = 0.0, fails_after: int | None = Non
             except (BrokenPipeError, ConnectionResetError):
                 self.close_connection = True
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
     server.daemon_threads = True
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
     thread.start()

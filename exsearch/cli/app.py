@@ -37,6 +37,7 @@ COMMANDS: dict[str, str] = {
     "pipeline": "Compile, submit, schedule, run or plan the recurring pipeline.",
     "demo": "Run the whole loop on the demo world, on a laptop.",
     "ask": "Ask a question and watch the agent search.",
+    "serve": "Serve the agent over HTTP, with a playground.",
 }
 
 

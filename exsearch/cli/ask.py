@@ -42,13 +42,15 @@ def main(
 
     Example: `exsearch ask --run runs/demo "Which river runs through the town where …?"`
     """
+    from exsearch.em.session import model_of_run
+
     if not question.strip():
         raise InputError("the question is empty")
     if run_folder is not None:
         config = config or f"{run_folder}/run.yaml"
         overrides = [*(overrides or []), f"run={run_folder}"]
     run = settings(config, overrides)
-    result = asyncio.run(_ask(run, model or _champion(run), question, quiet=as_json))
+    result = asyncio.run(_ask(run, model or model_of_run(run), question, quiet=as_json))
     if as_json:
         print_json(
             {
@@ -60,13 +62,6 @@ def main(
         )
     if result.failure:
         raise ExSearchError(f"no answer ({result.failure.reason}): {result.failure.detail}")
-
-
-def _champion(run: RunConfig) -> str:
-    from exsearch.storage import exists, read_json
-
-    summary = f"{run.run}/summary.json"
-    return str(read_json(summary)["champion"]) if exists(summary) else run.model.path
 
 
 async def _ask(run: RunConfig, model: str, question: str, *, quiet: bool) -> EpisodeResult:

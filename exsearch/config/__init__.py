@@ -39,6 +39,7 @@ from exsearch.config.method import (
 )
 from exsearch.config.pipeline import PipelineConfig, ScheduleConfig
 from exsearch.config.section import Section
+from exsearch.config.serving import LearningConfig, ServingConfig
 from exsearch.errors import InputError
 
 __all__ = [
@@ -50,6 +51,7 @@ __all__ = [
     "EvaluationConfig",
     "GateConfig",
     "ImagesConfig",
+    "LearningConfig",
     "LoopConfig",
     "ModelConfig",
     "PipelineConfig",
@@ -60,6 +62,7 @@ __all__ = [
     "SamplingConfig",
     "ScheduleConfig",
     "Section",
+    "ServingConfig",
     "StorageConfig",
     "Toleration",
     "TrainingConfig",
@@ -93,6 +96,7 @@ class RunConfig(Section):
     em: LoopConfig = LoopConfig()
     pipeline: PipelineConfig = PipelineConfig()
     cluster: ClusterConfig = ClusterConfig()
+    serving: ServingConfig = ServingConfig()
 
 
 def load(path: str | Path | None = None, overrides: list[str] | None = None) -> RunConfig:

@@ -9,7 +9,8 @@
 | `flashrag` | `golden_answers`                   | `metadata`, where it keeps one of the above|
 | `kilt`     | `input` and `output`               | provenance (titles alone)                  |
 
-Each may be JSON lines or one JSON array, packed (`.gz`) or not. A range after the path
+Each may be JSON lines or one JSON array, packed (`.gz`) or not. A folder (or a path that ends in
+a slash) is a served agent's log of verdicts, see `exsearch.data.feedback`. A range after the path
 takes some of a file's questions: `hotpot_dev.json[0:500]`, counted from 0, end excluded.
 """
 
@@ -22,7 +23,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from exsearch.data import flashrag, hotpotqa, kilt, musique
+from exsearch.data import feedback, flashrag, hotpotqa, kilt, musique
 from exsearch.data.lines import FieldError, Skipped, first_record, read_each
 from exsearch.errors import InputError
 from exsearch.records import Question
@@ -101,6 +102,10 @@ def read_questions(
         InputError: unknown format.
         StorageError: missing or unreadable.
     """
+    file, part = split_range(path)
+    if feedback.is_log(file):
+        questions = feedback.read_log(file, skip_bad=skip_bad, report=report)
+        return itertools.islice(questions, part.start, part.stop)
     name = detect_format(path) if format == "auto" else format
     if name not in PARSERS:
         raise InputError(f"unknown question format {name!r}; known: auto, {', '.join(PARSERS)}")
@@ -114,6 +119,5 @@ def read_questions(
         seen.add(question.id)
         return question
 
-    file, part = split_range(path)
     read = read_each(file, parse, skip_bad=skip_bad, report=report)
     return itertools.islice(read, part.start, part.stop)

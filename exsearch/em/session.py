@@ -9,6 +9,7 @@ from exsearch.agent.episode import Setting
 from exsearch.agent.policies import open_policy
 from exsearch.config import RunConfig
 from exsearch.retrieval.retriever import open_retriever
+from exsearch.storage import exists, join, read_json
 
 
 @asynccontextmanager
@@ -29,3 +30,9 @@ async def session(config: RunConfig, model: str) -> AsyncIterator[Setting]:
             await policy.close()
     finally:
         await retriever.close()
+
+
+def model_of_run(config: RunConfig) -> str:
+    """The run's champion where its gate has named one, else the model it starts from."""
+    summary = join(config.run, "summary.json")
+    return str(read_json(summary)["champion"]) if exists(summary) else config.model.path

@@ -5,15 +5,14 @@ Labels take few values only (known route, status code), whatever strangers send.
 
 from __future__ import annotations
 
-import json
 import time
 
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Histogram
 from prometheus_client.exposition import generate_latest
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-LARGEST_BODY = 1 << 20
-"""Bytes."""
+from exsearch.web import read_body, send_json
+
 LATENCIES = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 
@@ -83,60 +82,12 @@ class Guard:
             await send(message)
 
         try:
-            refusal, receive = await _inspected(scope, receive)
+            refusal, receive = await read_body(scope, receive)
             if refusal is None:
                 await self._app(scope, receive, sending)
             else:
-                await _refuse(sending, *refusal)
+                status, reason = refusal
+                await send_json(sending, status, {"detail": reason})
         finally:
             route = getattr(scope.get("route"), "path", "other")
             self._metrics.answered(route, code, time.perf_counter() - start)
-
-
-Refusal = tuple[int, str]
-_TOO_LARGE = (413, f"the request's body is over {LARGEST_BODY} bytes")
-
-
-def _refusal(scope: Scope) -> Refusal | None:
-    """What the headers alone forbid: (status, reason)."""
-    headers = {key.lower(): value for key, value in scope["headers"]}
-    length = headers.get(b"content-length", b"0")
-    if length.isdigit() and int(length) > LARGEST_BODY:
-        return _TOO_LARGE
-    kind = headers.get(b"content-type", b"").split(b";")[0].strip().lower()
-    if scope["method"] == "POST" and kind != b"application/json":
-        return 415, "send JSON, with the header content-type: application/json"
-    return None
-
-
-async def _inspected(scope: Scope, receive: Receive) -> tuple[Refusal | None, Receive]:
-    """Read a POST's body, never more than is allowed, and hand it on as if unread."""
-    refusal = _refusal(scope)
-    if refusal is not None or scope["method"] != "POST":
-        return refusal, receive
-    read: list[Message] = []
-    size, more = 0, True
-    while more:
-        message = await receive()
-        read.append(message)
-        size += len(message.get("body", b""))
-        if size > LARGEST_BODY:
-            return _TOO_LARGE, receive
-        more = bool(message.get("more_body", False))
-    waiting = iter(read)
-
-    async def again() -> Message:
-        return next(waiting, None) or await receive()
-
-    return None, again
-
-
-async def _refuse(send: Send, status: int, reason: str) -> None:
-    body = json.dumps({"detail": reason}).encode()
-    headers = [
-        (b"content-type", b"application/json"),
-        (b"content-length", str(len(body)).encode()),
-        (b"connection", b"close"),
-    ]
-    await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": body})

@@ -36,11 +36,13 @@ class Completion:
         logprobs: log-probability of each id under the model itself (not the
             sampling distribution), same length as `ids`; empty where unknown.
         ended: the agent closed its turn (else it ran out of tokens).
+        cached: tokens of its prompt that the engine had in its prefix cache.
     """
 
     ids: tuple[int, ...]
     logprobs: tuple[float, ...]
     ended: bool
+    cached: int = 0
 
 
 @dataclass

@@ -121,6 +121,7 @@ class OpenAIPolicy:
             tuple(ids),
             tuple(logprobs) if len(logprobs) == len(ids) else (),
             ended=bool(ids) and ids[-1] == end,
+            cached=cached,
         )
 
     async def _score(self, prompt: Sequence[int], target: Sequence[int]) -> list[float]:

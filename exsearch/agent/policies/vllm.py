@@ -131,8 +131,10 @@ class VllmPolicy:
             for entry, token in zip(out.logprobs or (), ids, strict=True)
             if entry is not None
         )
-        self._count(len(prompt), last.num_cached_tokens or 0, len(ids), forced)
-        return Completion(ids, logprobs, ended=bool(ids) and ids[-1] == self.chat.end_ids[-1])
+        cached = last.num_cached_tokens or 0
+        self._count(len(prompt), cached, len(ids), forced)
+        ended = bool(ids) and ids[-1] == self.chat.end_ids[-1]
+        return Completion(ids, logprobs, ended, cached)
 
     def _count(self, prompt: int, cached: int, output: int, forced: bool) -> None:
         self.stats.requests += 1
