@@ -13,12 +13,6 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from fastapi import FastAPI, Request, Response
-from kserve import InferInput, InferOutput, InferRequest, InferResponse, Model, ModelRepository
-from kserve import errors as kserve_errors
-from kserve.protocol.dataplane import DataPlane
-from kserve.protocol.model_repository_extension import ModelRepositoryExtension
-from kserve.protocol.rest.v1_endpoints import register_v1_endpoints
-from kserve.protocol.rest.v2_endpoints import register_v2_endpoints
 
 from exsearch.serving import answers
 from exsearch.serving.agent import Answered, Ask, ServedAgent
@@ -26,20 +20,32 @@ from exsearch.serving.chat import Json
 from exsearch.serving.feedback import Remembered
 from exsearch.serving.refusals import Refused
 from exsearch.serving.requests import batch, new_id
+from exsearch.serving.sdk import (
+    DataPlane,
+    InferOutput,
+    InferRequest,
+    InferResponse,
+    Model,
+    ModelRepository,
+    ModelRepositoryExtension,
+    errors,
+    register_v1_endpoints,
+    register_v2_endpoints,
+)
 
 QUESTION, ANSWER, DETAILS = "question", "answer", "exsearch"
 """Names of v2's tensors: BYTES, shape [questions]. `exsearch` holds JSON."""
 
 
 STATUS = {
-    kserve_errors.InvalidInput: 400,
-    kserve_errors.UnsupportedProtocol: 400,
-    kserve_errors.ModelNotFound: 404,
-    kserve_errors.InferenceError: 500,
+    errors.InvalidInput: 400,
+    errors.UnsupportedProtocol: 400,
+    errors.ModelNotFound: 404,
+    errors.InferenceError: 500,
     NotImplementedError: 501,
-    kserve_errors.ModelNotReady: 503,
-    kserve_errors.ServerNotLive: 503,
-    kserve_errors.ServerNotReady: 503,
+    errors.ModelNotReady: 503,
+    errors.ServerNotLive: 503,
+    errors.ServerNotReady: 503,
 }
 """Statuses of KServe's errors: its own handlers also log a traceback for each, so that a probe
 of a server that is not ready yet would fill the log."""
@@ -131,7 +137,7 @@ def _instances(payload: object) -> list[Any]:
 
 
 def _questions(request: InferRequest) -> list[str]:
-    tensors: list[InferInput] = [t for t in request.inputs if t.name == QUESTION]
+    tensors = [t for t in request.inputs if t.name == QUESTION]
     if len(tensors) != 1 or tensors[0].datatype != "BYTES":
         raise Refused("invalid", f"inputs: send one BYTES tensor named {QUESTION!r}")
     data = tensors[0].data

@@ -51,6 +51,6 @@ def router() -> APIRouter:
 
     @routes.get(PLAYGROUND, include_in_schema=False)
     async def slash() -> Response:
-        return RedirectResponse(f"{PLAYGROUND}/")
+        return RedirectResponse("playground/")  # relative: a gateway may add a prefix
 
     return routes
