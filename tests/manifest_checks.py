@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import json
 import re
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator, Mapping
+from itertools import chain
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import pytest
 import yaml
 
 from exsearch import config
@@ -48,7 +53,7 @@ EXPORTED: dict[str, frozenset[str]] = {
     "dcgm-exporter": frozenset({"DCGM_FI_DEV_FB_USED", "DCGM_FI_DEV_GPU_UTIL"}),
 }  # fmt: skip
 """Metrics of others that rules and dashboard may use, by exporter, as their documentation
-names them. Ours are read from the code (`retriever_metrics`)."""
+names them. Ours are read from the code (`retriever_metrics`, `agent_metrics`)."""
 
 _NOT_METRICS = frozenset({
     "absent", "and", "avg", "by", "count", "histogram_quantile", "increase", "max",
@@ -88,6 +93,54 @@ def named(objects: list[Object], kind: str, name: str) -> Object:
     """The one object of that kind and name."""
     [found] = [item for item in of_kind(objects, kind) if item["metadata"]["name"] == name]
     return found
+
+
+def agent_pod(objects: list[Object]) -> Object:
+    """The pod template that KServe makes of the ServingRuntime and the InferenceService.
+
+    As its Standard mode does it: the runtime's containers and volumes, the predictor's other
+    fields, its own labels, and a volume's model mounted; a bucket's is fetched by an init
+    container (`storage-initializer`), which is not the manifests' and is left out.
+    """
+    runtime = named(objects, "ServingRuntime", "exsearch")["spec"]
+    service = named(objects, "InferenceService", "exsearch")
+    predictor = copy.deepcopy(service["spec"]["predictor"])
+    model = predictor.pop("model")
+    for field in KSERVES_OWN & set(predictor):
+        del predictor[field]
+    pod = copy.deepcopy(
+        {
+            field: runtime[field]
+            for field in ("containers", "volumes", "tolerations")
+            if field in runtime
+        }
+    )
+    mount: Object = {"mountPath": "/mnt/models", "readOnly": True}
+    scheme, _, rest = model["storageUri"].partition("://")
+    if scheme == "pvc":
+        claim, _, path = rest.partition("/")
+        mount |= {"name": "kserve-pvc-source", "subPath": path}
+        volume = {"persistentVolumeClaim": {"claimName": claim}}
+    else:
+        mount |= {"name": "kserve-provision-location"}
+        volume = {"emptyDir": {}}
+    pod["volumes"].append({"name": mount["name"], **volume})
+    pod["containers"][0]["volumeMounts"].append(mount)
+    labels = {
+        "app": "isvc.exsearch-predictor",
+        "component": "predictor",
+        "serving.kserve.io/inferenceservice": service["metadata"]["name"],
+        **service["metadata"].get("labels", {}),
+    }
+    return {"metadata": {"labels": labels}, "spec": {**pod, **predictor}}
+
+
+KSERVES_OWN = {
+    "annotations", "autoScaling", "canaryTrafficPercent", "containerConcurrency",
+    "deploymentStrategy", "labels", "maxReplicas", "minReplicas", "scaleMetric", "scaleTarget",
+    "timeout",
+}  # fmt: skip
+"""Fields of a predictor that are none of its pod's."""
 
 
 def title(item: Object) -> str:
@@ -149,8 +202,32 @@ def retriever_metrics() -> set[str]:
     metrics = Metrics()
     metrics.answered("/search", 200, 0.1)
     metrics.searched(1, [1])
-    lines = metrics.text().decode().splitlines()
-    return {re.split(r"[{ ]", line)[0] for line in lines if not line.startswith("#")}
+    return _series(metrics.text())
+
+
+def _series(text: bytes) -> set[str]:
+    """Names of the series in a page of metrics."""
+    lines = text.decode().splitlines()
+    return {re.split(r"[{ ]", line)[0] for line in lines if line and not line.startswith("#")}
+
+
+@functools.cache
+def agent_metrics() -> frozenset[str]:
+    """Names of the series that the predictor exports, from its own registry."""
+    from exsearch.retrieval.client import ClientStats, RetrieverClient
+    from exsearch.serving.metrics import Metrics
+
+    metrics = Metrics()
+    metrics.requests.labels("/agent", "200")
+    metrics.request_seconds.labels("/agent")
+    for counter in (metrics.tokens, metrics.failures, metrics.rejected, metrics.feedback):
+        counter.labels("any")
+    idle: Any = SimpleNamespace(waiting=0, running=0)
+    well: Any = SimpleNamespace(engine=SimpleNamespace(ok=True), retriever=SimpleNamespace(ok=True))
+    client = RetrieverClient.__new__(RetrieverClient)  # `__init__` would ask a live service.
+    client.stats = ClientStats()
+    metrics.follow(idle, [well], client)
+    return frozenset(_series(metrics.text()))
 
 
 def retriever_paths() -> set[str]:
@@ -174,4 +251,30 @@ def retriever_paths() -> set[str]:
 
 def known_metrics() -> set[str]:
     """Every metric that rules and dashboard may use."""
-    return retriever_metrics().union(*EXPORTED.values())
+    return retriever_metrics().union(agent_metrics(), *EXPORTED.values())
+
+
+@functools.cache
+def catalogue() -> Any:
+    from kube_api.cluster import crd_folder
+    from kube_api.resources import Catalogue, of_crd, read_crds
+
+    folder = crd_folder()
+    if folder is None:
+        pytest.skip("no CRDs: set EXSEARCH_CRDS to a folder of CustomResourceDefinitions in YAML")
+    crds = read_crds(folder, Path(tempfile.gettempdir()) / f"exsearch-crds-{Path.home().name}")
+    return Catalogue(chain.from_iterable(of_crd(crd) for crd in crds))
+
+
+def wrongs(item: Object) -> list[str]:
+    """What a CRD's schema refuses of an object, unknown fields included."""
+    from kube_api.schema import pruned, wrong_types, wrong_values
+
+    resource = catalogue().kind(item["apiVersion"], item["kind"])
+    assert resource is not None, f"no CRD serves {item['apiVersion']} {item['kind']}"
+    body = {key: value for key, value in item.items() if key != "metadata"}
+    unknown: list[str] = []
+    pruned(body, resource.schema, "", unknown)
+    types = [f"{path} is no {expected}" for path, expected, _ in wrong_types(body, resource.schema)]
+    values = [str(cause) for cause in wrong_values(body, resource.schema)]
+    return [*(f"unknown {path}" for path in unknown), *types, *values]

@@ -38,6 +38,7 @@ COMMANDS: dict[str, str] = {
     "demo": "Run the whole loop on the demo world, on a laptop.",
     "ask": "Ask a question and watch the agent search.",
     "serve": "Serve the agent over HTTP, with a playground.",
+    "agent": "Show, promote or roll back the agent in service.",
 }
 
 

@@ -1,6 +1,7 @@
 """The champion: the model in service, kept in one small file that each run reads and few write.
 
-`ROOT/champion.json` names the model, the run that made it, its measure and those before it.
+`ROOT/champion.json` names the model, the run that made it, its measure and those before it. A
+promotion puts a new one on top; a rollback withdraws that one and restores the one before.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from pydantic import ValidationError
 
 from exsearch.agent.model_files import model_digest
 from exsearch.config import DataConfig, RunConfig, dump, parse
-from exsearch.errors import ExSearchError, StorageError
+from exsearch.errors import ExSearchError, InputError, StorageError
 from exsearch.records import Record, canonical_json
 from exsearch.retrieval.info import INFO
 from exsearch.storage import digest_bytes, exists, identity, join, read_json, read_text, write_json
@@ -36,6 +37,8 @@ class Promotion(Record):
     """The gate's words."""
     metrics: dict[str, float]
     """What it measured on that run's test questions."""
+    withdrawn: str = ""
+    """Why it was rolled back; empty: it was not."""
 
 
 class Champion(Record):
@@ -75,13 +78,15 @@ def promote(root: str, config: RunConfig, summary: dict[str, Any]) -> Promotion:
 
     Raises:
         ExSearchError: another model became champion since the run began, so that its gate
-            compared with one that is no longer in service.
+            compared with one that is no longer in service; or the model was rolled back.
     """
     before = read_champion(root)
     model = str(summary["champion"])
     digest = model_digest(model)
     if before is not None and before.current.digest == digest:
         return before.current
+    if before is not None:
+        _refuse_withdrawn(before, model, digest)
     if before is not None and before.current.model != config.model.path:
         raise ExSearchError(
             f"{model} was compared with {config.model.path}, but {before.current.model} has "
@@ -100,9 +105,97 @@ def promote(root: str, config: RunConfig, summary: dict[str, Any]) -> Promotion:
         metrics=measured,
     )
     earlier = () if before is None else (before.current, *before.history)
-    record = Champion(current=new, history=earlier[:KEPT])
-    write_json(champion_path(root), record.model_dump(mode="json"))
+    _write(root, Champion(current=new, history=earlier[:KEPT]))
     return new
+
+
+def _write(root: str, record: Champion) -> None:
+    write_json(champion_path(root), record.model_dump(mode="json"))
+
+
+def _refuse_withdrawn(record: Champion, model: str, digest: str) -> None:
+    """A deploy step that is tried again must not undo a rollback."""
+    for earlier in record.history:
+        if earlier.digest == digest:
+            if earlier.withdrawn:
+                raise ExSearchError(
+                    f"{model} was champion and was rolled back ({earlier.withdrawn}). Nothing was "
+                    "changed; a new run, which starts from the champion, may promote another one"
+                )
+            return
+
+
+def previous(record: Champion) -> Promotion | None:
+    """The promotion that a rollback restores; None where there is none left.
+
+    The newest one before the current that was not withdrawn itself. Rolling back twice thus
+    goes back by two, never to and fro.
+    """
+    passed = {record.current.digest}
+    for earlier in record.history:
+        if earlier.withdrawn:
+            passed.add(earlier.digest)
+        elif earlier.digest not in passed:
+            return earlier
+    return None
+
+
+def restorable(root: str) -> tuple[Champion, Promotion]:
+    """The record, and the promotion to restore, whose model is there and is the one promoted.
+
+    Raises:
+        InputError: there was no promotion, or none before the current one, or its model's
+            folder is gone or damaged.
+        ExSearchError: the model in that folder is another one by now.
+    """
+    record = read_champion(root)
+    if record is None:
+        raise InputError(
+            f"{champion_path(root)} is not there: no model has been promoted, so there is nothing "
+            "to go back from. --root (cluster.storage.root) says where the record is"
+        )
+    target = previous(record)
+    if target is None:
+        raise InputError(
+            f"{champion_path(root)} holds no promotion before {record.current.model} to go back to"
+        )
+    found = model_digest(target.model)
+    if found != target.digest:
+        raise ExSearchError(
+            f"{target.model} has changed since it was promoted: its digest is {found}, not "
+            f"{target.digest}. Put the promoted weights back, or promote another model"
+        )
+    return record, target
+
+
+def roll_back(root: str, seen: Champion, target: Promotion, why: str) -> Champion:
+    """Make an earlier promotion the current one; the one it replaces stays in the history.
+
+    Args:
+        seen: the record as `restorable` gave it.
+        why: the reason, kept with the model that is withdrawn.
+
+    Returns:
+        the record as written.
+
+    Raises:
+        ExSearchError: somebody else changed the record meanwhile.
+    """
+    if read_champion(root) != seen:
+        raise ExSearchError(
+            f"{champion_path(root)} changed while this rollback was under way; look at "
+            "`exsearch agent status` and run it again"
+        )
+    restored = target.model_copy(
+        update={
+            "promoted": round(time.time(), 3),
+            "reason": f"rolled back to, from {seen.current.model}: {why}",
+        }
+    )
+    withdrawn = seen.current.model_copy(update={"withdrawn": why})
+    record = Champion(current=restored, history=(withdrawn, *seen.history)[:KEPT])
+    _write(root, record)
+    return record
 
 
 def from_champion(config: RunConfig, root: str) -> RunConfig:

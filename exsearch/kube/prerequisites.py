@@ -1,7 +1,9 @@
 """What a pipeline run needs of the cluster, looked at in seconds, all problems at once.
 
 Only what the pipeline's account may see is looked at: the API's own list of kinds, and
-objects of the run's namespace. Nodes and secrets are neither read nor needed.
+objects of the run's namespace. Nodes and secrets are neither read nor needed; whether a
+node has the GPU that is asked for can therefore not be told here: a job that finds none is
+ended by `cluster.training.queue_deadline`, with the scheduler's own words.
 """
 
 from __future__ import annotations
@@ -17,9 +19,10 @@ from exsearch.kube.client import Api
 
 PYTORCHJOB = ("kubeflow.org/v1", "PyTorchJob", "the Kubeflow training operator")
 TRAINJOB = ("trainer.kubeflow.org/v1alpha1", "TrainJob", "Kubeflow Trainer v2")
-QUEUE = ("kueue.x-k8s.io/v1beta1", "LocalQueue", "Kueue")
+QUEUE = ("kueue.x-k8s.io/v1beta2", "LocalQueue", "Kueue")
+OLDER = {QUEUE[0]: "kueue.x-k8s.io/v1beta1"}
+"""An older version that will do where the one by which a kind is known is not served."""
 CLAIMS = Kind("", "v1", "persistentvolumeclaims")
-QUEUES = Kind("kueue.x-k8s.io", "v1beta1", "localqueues", "Kueue")
 PATIENCE = 20.0
 """Seconds the API may take to answer: prerequisites fail fast."""
 SERVICE = ("serving.kserve.io/v1beta1", "InferenceService", "KServe")
@@ -47,17 +50,29 @@ def cluster_problems(cluster: ClusterConfig) -> list[str]:
 
 async def _problems(cluster: ClusterConfig, needed: list[tuple[str, str, str]]) -> list[str]:
     async with Api.open(patience=PATIENCE) as api:
-        served = {group: await api.kinds(group) for group, _, _ in needed}
+        served: dict[str, str] = {}
+        for version, kind, _ in needed:
+            found = await _served(api, version, kind)
+            if found:
+                served[kind] = found
         missing = [
             f"the cluster has no {kind} ({group}): install {owner}, or change "
             "cluster.training.launcher"
             for group, kind, owner in needed
-            if kind not in served[group]
+            if kind not in served
         ]
-        queue = cluster.queue if any(kind == "LocalQueue" for _, kind, _ in needed) else ""
-        if queue and "LocalQueue" in served[QUEUE[0]]:
-            missing += await _queue_problems(api, cluster.namespace, queue)
+        if "LocalQueue" in served:
+            version = served["LocalQueue"].rpartition("/")[2]
+            missing += await _queue_problems(api, version, cluster.namespace, cluster.queue)
         return [*missing, *await _claim_problems(api, cluster)]
+
+
+async def _served(api: Api, version: str, kind: str) -> str:
+    """The version, `GROUP/VERSION`, by which the cluster serves a kind; empty: by none of ours."""
+    for each in filter(None, (version, OLDER.get(version))):
+        if kind in await api.kinds(each):
+            return each
+    return ""
 
 
 def _kinds(cluster: ClusterConfig) -> Iterator[tuple[str, str, str]]:
@@ -94,8 +109,9 @@ async def _claim_problems(api: Api, cluster: ClusterConfig) -> list[str]:
     return found
 
 
-async def _queue_problems(api: Api, space: str, name: str) -> list[str]:
-    queue = await api.get(QUEUES, space, name)
+async def _queue_problems(api: Api, version: str, space: str, name: str) -> list[str]:
+    queues = Kind("kueue.x-k8s.io", version, "localqueues", "Kueue")
+    queue = await api.get(queues, space, name)
     if queue is None:
         return [f"namespace {space} has no LocalQueue {name}: make it, or set cluster.queue"]
     for condition in queue.get("status", {}).get("conditions", []):

@@ -4,7 +4,9 @@ dies. On a cluster it is a container of the pod, and the kubelet does this."""
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import logging
+import signal
 import socket
 import sys
 import tempfile
@@ -16,6 +18,8 @@ from exsearch.config import RunConfig, dump
 
 log = logging.getLogger(__name__)
 
+PR_SET_PDEATHSIG = 1
+"""prctl(2)."""
 PAUSE = 1.0
 """Seconds before a dead retriever is started again."""
 GRACE = 10.0
@@ -51,7 +55,9 @@ async def _keep(settings: str, port: int) -> None:
     command = [folder, "retriever", "--config", settings, "--port", str(port)]
     while True:
         # A session of its own: Ctrl-C ends the predictor first, which still needs it to drain.
-        process = await asyncio.create_subprocess_exec(*command, start_new_session=True)
+        process = await asyncio.create_subprocess_exec(
+            *command, start_new_session=True, preexec_fn=_end_with_parent
+        )
         try:
             code = await process.wait()
         except asyncio.CancelledError:
@@ -59,6 +65,12 @@ async def _keep(settings: str, port: int) -> None:
             raise
         log.error("the retriever ended", extra={"fields": {"code": code}})
         await asyncio.sleep(PAUSE)
+
+
+def _end_with_parent() -> None:
+    """Have the kernel send SIGTERM when the predictor is gone, even if it was killed (Linux)."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 async def _end(process: asyncio.subprocess.Process) -> None:

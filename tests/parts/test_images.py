@@ -30,8 +30,6 @@ ROLES = ("tools", "retriever", "rollout", "trainer", "agent")
 EVERY = pytest.mark.parametrize("role", ROLES)
 ENGINES = ("rollout-gpu", "rollout-cpu")
 """Values of the build argument ENGINE."""
-PENDING = {"serve"}
-"""Commands that images name and that another part of the project still brings."""
 
 
 @dataclass(frozen=True)
@@ -162,11 +160,6 @@ def test_everything_copied_exists_and_is_in_the_context(role: str) -> None:
 def test_its_command_exists(role: str) -> None:
     assert json.loads(last(role, "ENTRYPOINT")) == ["exsearch"]
     command = json.loads(last(role, "CMD"))
-    if command[0] in PENDING:
-        from exsearch.cli.app import COMMANDS
-
-        assert command[0] not in COMMANDS, "it exists now: take it off PENDING"
-        pytest.skip(f"exsearch {command[0]} is still to come")
     program = [tool("exsearch"), command[0].replace("--help", "")]
     done = subprocess.run(
         [*filter(None, program), "--help"],

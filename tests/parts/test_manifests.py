@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import json
-import tempfile
-from functools import cache
 from itertools import chain
-from pathlib import Path
-from typing import Any
 
 import kubernetes_validate
 import pytest
@@ -16,6 +12,7 @@ from manifest_checks import (
     OVERLAYS,
     SUPPORTED,
     Object,
+    agent_pod,
     build,
     containers,
     named,
@@ -24,12 +21,13 @@ from manifest_checks import (
     run_of,
     selects,
     title,
+    wrongs,
 )
 
 pytestmark = pytest.mark.manifests
 
 EVERY = pytest.mark.parametrize("overlay", OVERLAYS)
-CUSTOM = {"monitoring.coreos.com", "kueue.x-k8s.io"}
+CUSTOM = {"monitoring.coreos.com", "kueue.x-k8s.io", "serving.kserve.io"}
 """API groups whose schemas are CustomResourceDefinitions."""
 
 
@@ -40,10 +38,18 @@ def everything() -> dict[str, Object]:
 
 
 def templates(objects: list[Object]) -> list[Object]:
-    """Pod templates, each with its owner's name."""
-    return [
+    """Pod templates, each with its owner's name; the agent's as KServe makes it."""
+    found = [
         item["spec"]["template"] | {"owner": title(item)} for item in of_kind(objects, "Deployment")
     ]
+    found += [
+        item["spec"]["jobTemplate"]["spec"]["template"] | {"owner": title(item)}
+        for item in of_kind(objects, "CronJob")
+    ]
+    return [*found, agent_pod(objects) | {"owner": AGENT}]
+
+
+AGENT = "InferenceService/exsearch"
 
 
 def group_of(item: Object) -> str:
@@ -85,36 +91,11 @@ def test_validation_refuses_what_it_should() -> None:
         kubernetes_validate.validate(deployment, SUPPORTED[-1], strict=True)
 
 
-@cache
-def catalogue() -> Any:
-    from kube_api.cluster import crd_folder
-    from kube_api.resources import Catalogue, of_crd, read_crds
-
-    folder = crd_folder()
-    if folder is None:
-        pytest.skip("no CRDs: set EXSEARCH_CRDS to a folder of CustomResourceDefinitions in YAML")
-    crds = read_crds(folder, Path(tempfile.gettempdir()) / f"exsearch-crds-{Path.home().name}")
-    return Catalogue(chain.from_iterable(of_crd(crd) for crd in crds))
-
-
-def wrongs(item: Object) -> list[str]:
-    """What a CRD's schema refuses of an object, unknown fields included."""
-    from kube_api.schema import pruned, wrong_types, wrong_values
-
-    resource = catalogue().kind(item["apiVersion"], item["kind"])
-    assert resource is not None, f"no CRD serves {item['apiVersion']} {item['kind']}"
-    body = {key: value for key, value in item.items() if key != "metadata"}
-    unknown: list[str] = []
-    pruned(body, resource.schema, "", unknown)
-    types = [f"{path} is no {expected}" for path, expected, _ in wrong_types(body, resource.schema)]
-    values = [str(cause) for cause in wrong_values(body, resource.schema)]
-    return [*(f"unknown {path}" for path in unknown), *types, *values]
-
-
 def test_custom_kinds_follow_their_crds() -> None:
     custom = [item for item in everything().values() if group_of(item) in CUSTOM]
     kinds = {item["kind"] for item in custom}
-    assert kinds == {"ServiceMonitor", "PodMonitor", "PrometheusRule", "LocalQueue"}
+    serving = {"ServingRuntime", "InferenceService"}
+    assert kinds == {"ServiceMonitor", "PodMonitor", "PrometheusRule", "LocalQueue", *serving}
     assert {title(item): wrongs(item) for item in custom} == {title(i): [] for i in custom}
     broken = json.loads(json.dumps(next(i for i in custom if i["kind"] == "PodMonitor")))
     broken["spec"]["podMetricsEndpoints"][0]["prot"] = "http"
@@ -143,9 +124,20 @@ def test_containers_are_bounded_probed_and_tagged(overlay: str) -> None:
             assert tag not in ("", "latest"), container["image"]
             assert container["imagePullPolicy"] == "IfNotPresent"
             for variable in container.get("env", []):
-                assert not {"SECRET", "KEY", "TOKEN"} & set(variable["name"].split("_"))
+                if {"SECRET", "KEY", "TOKEN"} & set(variable["name"].split("_")):
+                    assert set(variable["valueFrom"]) == {"secretKeyRef"}, variable["name"]
         for container in template["spec"]["containers"]:
-            assert {"startupProbe", "readinessProbe", "livenessProbe"} <= set(container)
+            probes = {probe for probe in container if probe.endswith("Probe")}
+            assert probes == set(PROBES.get((template["owner"], container["name"]), EVERY_PROBE))
+
+
+EVERY_PROBE = ("startupProbe", "readinessProbe", "livenessProbe")
+PROBES = {
+    # The predictor's readiness is the pod's; it covers the sidecar.
+    (AGENT, "retriever"): ("startupProbe", "livenessProbe"),
+    ("CronJob/exsearch-rollback", "rollback"): (),
+}
+"""Where not every container has every probe."""
 
 
 @EVERY
@@ -164,6 +156,12 @@ def test_selectors_match_what_they_are_for(overlay: str) -> None:
     [container] = deployment["spec"]["template"]["spec"]["containers"]
     [port] = service["spec"]["ports"]
     assert port["targetPort"] in {opened["name"] for opened in container["ports"]}
+    agents = agent_pod(objects)["metadata"]["labels"]
+    budget = named(objects, "PodDisruptionBudget", "exsearch-agent")
+    assert selects(budget["spec"]["selector"], agents)
+    for monitor in of_kind(objects, "PodMonitor"):
+        if "namespaceSelector" not in monitor["spec"]:
+            assert selects(monitor["spec"]["selector"], agents)
     for monitor in of_kind(objects, "ServiceMonitor"):
         assert selects(monitor["spec"]["selector"], service["metadata"]["labels"])
         assert {end["port"] for end in monitor["spec"]["endpoints"]} <= {port["name"]}
@@ -191,14 +189,36 @@ def test_network_is_closed_but_for_what_is_used(overlay: str) -> None:
                 s for r in rules if opens(r.get("ports"), port["containerPort"]) for s in r["from"]
             ]
             assert {"podSelector": {}} in sources, template["owner"]
-            scraped = bool(of_kind(objects, "ServiceMonitor"))
-            assert any("namespaceSelector" in source for source in sources) == scraped
+            others = [
+                s["namespaceSelector"]["matchLabels"] for s in sources if "podSelector" not in s
+            ]
+            expected = [CLIENTS] if template["owner"] == AGENT else []
+            if of_kind(objects, "ServiceMonitor"):
+                expected.append({"kubernetes.io/metadata.name": "monitoring"})
+            assert others == expected, template["owner"]
     for policy in policies:
         for rule in policy["spec"].get("egress", []):
             assert rule["to"], title(policy)
             assert rule["ports"], title(policy)
             for block in (peer["ipBlock"] for peer in rule["to"] if "ipBlock" in peer):
                 assert "169.254.169.254/32" in block["except"], title(policy)
+
+
+CLIENTS = {"exsearch.dev/agent-client": "true"}
+"""Label of the namespaces that may ask the agent."""
+
+
+@EVERY
+def test_the_agent_reaches_dns_and_its_bucket_only(overlay: str) -> None:
+    objects = build(overlay)
+    labels = agent_pod(objects)["metadata"]["labels"]
+    opening = {
+        policy["metadata"]["name"]
+        for policy in of_kind(objects, "NetworkPolicy")
+        if selects(policy["spec"]["podSelector"], labels) and policy["spec"].get("egress")
+    }
+    bucket = not run_of(overlay).cluster.storage.claim
+    assert opening == ({"dns", "object-store"} if bucket else {"dns"})
 
 
 def test_training_pods_reach_one_another_and_nothing_else() -> None:
@@ -260,4 +280,4 @@ def test_accounts_hold_a_token_only_where_a_role_needs_one(overlay: str) -> None
         for account in of_kind(objects, "ServiceAccount")
     }
     assert {name for name, token in accounts.items() if token} == bound
-    assert {"default", "exsearch-retriever"} <= set(accounts) - bound
+    assert {"default", "exsearch-retriever", "exsearch-agent"} <= set(accounts) - bound

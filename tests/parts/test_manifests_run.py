@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from manifest_checks import (
     MANIFESTS,
     OVERLAYS,
     ROOT,
+    agent_pod,
     build,
     named,
     of_kind,
@@ -76,20 +78,35 @@ def test_kueue_overlay_differs_from_gpu_by_its_queue_only() -> None:
     assert queued == plain
 
 
+def commands(overlay: str) -> Iterator[list[str]]:
+    """Arguments of every container that runs `exsearch`."""
+    objects = build(overlay)
+    deployment = named(objects, "Deployment", "exsearch-retriever")
+    job = named(objects, "CronJob", "exsearch-rollback")["spec"]["jobTemplate"]
+    for spec in (
+        deployment["spec"]["template"]["spec"],
+        job["spec"]["template"]["spec"],
+        agent_pod(objects)["spec"],
+    ):
+        yield from (container["args"] for container in spec["containers"])
+
+
 @EVERY
-def test_retriever_runs_a_command_that_exists(overlay: str) -> None:
+def test_containers_run_commands_that_exist(overlay: str) -> None:
     from typer.testing import CliRunner
 
     from exsearch.cli.app import app
 
-    [container] = named(build(overlay), "Deployment", "exsearch-retriever")["spec"]["template"][
-        "spec"
-    ]["containers"]
-    command, *flags = container["args"]
-    helped = CliRunner().invoke(app, [command, "--help"], env={"COLUMNS": "200"})
-    assert helped.exit_code == 0
-    for flag in flags:
-        assert flag.partition("=")[0] in helped.output, flag
+    seen = set()
+    for args in commands(overlay):
+        words = [word for word in args if not word.startswith("--")]
+        flags = [word.partition("=")[0] for word in args if word.startswith("--")]
+        helped = CliRunner().invoke(app, [*words, "--help"], env={"COLUMNS": "200"})
+        assert helped.exit_code == 0, helped.output
+        for flag in flags:
+            assert flag in helped.output, (words, flag)
+        seen.add(" ".join(words))
+    assert seen == {"retriever", "serve", "agent rollback"}
 
 
 def test_probed_and_scraped_paths_are_served() -> None:

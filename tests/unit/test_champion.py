@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,18 @@ import pytest
 from scripted import question
 
 from exsearch.config import RunConfig, load, parse
-from exsearch.em.champion import index_settings, promote, read_champion, resolve
+from exsearch.em.champion import (
+    Champion,
+    index_settings,
+    previous,
+    promote,
+    read_champion,
+    resolve,
+    restorable,
+    roll_back,
+)
 from exsearch.em.record import begin_run, clear_failure, end_run, failure_of, note_failure
-from exsearch.errors import ExSearchError, StorageError
+from exsearch.errors import ExSearchError, InputError, StorageError
 
 pytestmark = pytest.mark.unit
 
@@ -98,6 +108,96 @@ def test_a_run_goes_on_from_the_model_it_began_with(root: Path) -> None:
     promote(str(root), run, summary(root / "better"))
     again = resolve(settings(root), str(root), "", "job")
     assert again == run
+
+
+def promoted(root: Path, *names: str) -> Champion:
+    """The record after each of these models was promoted, by a run from the one before."""
+    for name in names:
+        run = resolve(settings(root), str(root), "", f"to-{name}")
+        promote(str(root), run, summary(root / name))
+    record = read_champion(str(root))
+    assert record is not None
+    return record
+
+
+def names(record: Champion) -> list[tuple[str, bool]]:
+    """Folder of each promotion, the newest first, and whether it was withdrawn."""
+    every = (record.current, *record.history)
+    return [(Path(p.model).name, bool(p.withdrawn)) for p in every]
+
+
+def test_a_rollback_restores_the_one_before_and_keeps_the_history(root: Path) -> None:
+    promoted(root, "base", "better", "best")
+    record = roll_back(str(root), *restorable(str(root)), "worse on dates")
+    assert read_champion(str(root)) == record
+    kept = [("best", True), ("better", False), ("base", False)]
+    assert names(record) == [("better", False), *kept]
+    assert record.history[0].withdrawn == "worse on dates"
+    assert "worse on dates" in record.current.reason
+    assert resolve(settings(root), str(root), "", "next").model.path == f"{root}/better"
+
+
+def test_rolling_back_again_goes_back_by_one_more_and_never_to_and_fro(root: Path) -> None:
+    promoted(root, "base", "better", "best")
+    roll_back(str(root), *restorable(str(root)), "one")
+    record = roll_back(str(root), *restorable(str(root)), "two")
+    assert names(record)[0] == ("base", False)
+    assert previous(record) is None
+    with pytest.raises(InputError, match="holds no promotion before"):
+        restorable(str(root))
+
+
+def test_a_model_that_was_rolled_back_is_not_promoted_again(root: Path) -> None:
+    promoted(root, "better")
+    run = resolve(settings(root), str(root), "", "job")
+    promote(str(root), run, summary(root / "best"))
+    record = roll_back(str(root), *restorable(str(root)), "worse")
+    # The deploy step is tried again: its run started from the model that is champion again.
+    with pytest.raises(ExSearchError, match=r"best was champion and was rolled back \(worse\)"):
+        promote(str(root), run, summary(root / "best"))
+    assert read_champion(str(root)) == record
+
+
+def change_weights(root: Path) -> None:
+    header = json.dumps({"__metadata__": {"name": "another"}}).encode()
+    weights = len(header).to_bytes(8, "little") + header
+    (root / "better" / "model.safetensors").write_bytes(weights)
+
+
+def remove_weights(root: Path) -> None:
+    (root / "better" / "model.safetensors").unlink()
+
+
+@pytest.mark.parametrize(
+    ("harm", "words"),
+    [(change_weights, "has changed since it was promoted"), (remove_weights, "no .*weights")],
+)
+def test_a_rollback_to_a_model_that_is_gone_or_another_is_refused(
+    root: Path, harm: Callable[[Path], None], words: str
+) -> None:
+    before = promoted(root, "better", "best")
+    harm(root)
+    with pytest.raises(ExSearchError, match=words):
+        restorable(str(root))
+    assert read_champion(str(root)) == before
+
+
+def test_a_rollback_that_was_overtaken_changes_nothing(root: Path) -> None:
+    promoted(root, "better", "best")
+    seen, target = restorable(str(root))
+    now = promoted(root, "base")
+    with pytest.raises(ExSearchError, match="changed while this rollback was under way"):
+        roll_back(str(root), seen, target, "why")
+    assert read_champion(str(root)) == now
+
+
+def test_a_record_from_before_rollbacks_is_read(root: Path) -> None:
+    promoted(root, "better")
+    file = root / "champion.json"
+    record = json.loads(file.read_text())
+    del record["current"]["withdrawn"]
+    file.write_text(json.dumps(record))
+    assert promoted(root).current.withdrawn == ""
 
 
 def test_a_damaged_record_is_named(root: Path) -> None:

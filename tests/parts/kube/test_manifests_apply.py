@@ -15,6 +15,11 @@ from kube_api.cluster import Cluster
 from kubernetes import client
 from manifest_checks import OVERLAYS, Object, build, named, tool
 
+from exsearch.config import load
+from exsearch.em.champion import Promotion
+from exsearch.kube.deploy import restore, serve
+from exsearch.kube.serving import find_service
+
 pytestmark = pytest.mark.kube
 
 Apply = Callable[..., subprocess.CompletedProcess[str]]
@@ -70,6 +75,27 @@ def test_an_unknown_field_is_refused(apply: Apply, namespace: str) -> None:
     assert "endpoint" in done.stderr
 
 
+def test_applying_again_takes_no_champion_out_of_service(
+    cluster: Cluster, apply: Apply, installed: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # With the rights that the deploy step has, and no more.
+    account = f"{installed}/exsearch-deployer"
+    monkeypatch.setenv("KUBECONFIG", str(cluster.kubeconfig(account)))
+    promoted = Promotion(
+        model=f"{tmp_path}/runs/a", digest="d", run="a", promoted=1.0, reason="", metrics={}
+    )
+    storage = f"cluster.storage.mount={tmp_path}"
+    settings = load(None, [f"cluster.namespace={installed}", storage]).cluster
+    serve(promoted, settings, print)
+    restore(promoted, settings, print)
+    done = apply(moved(build("gpu"), installed))
+    assert done.returncode != 0
+    assert "storageUri" in done.stderr
+    found = find_service(settings)
+    assert found is not None
+    assert (found.model, found.digest) == ("pvc://exsearch/runs/a", "d")
+
+
 @pytest.fixture
 def installed(apply: Apply, namespace: str) -> str:
     """A namespace with the `gpu` overlay in it."""
@@ -106,7 +132,9 @@ RIGHTS = [
     ("exsearch-launcher", "create", "pods", False),
     ("exsearch-launcher", "create", "pods/exec", False),
     ("exsearch-launcher", "patch", SERVICES, False),
+    ("exsearch-deployer", "get", f"{SERVICES} exsearch", True),
     ("exsearch-deployer", "patch", f"{SERVICES} exsearch", True),
+    ("exsearch-deployer", "list", SERVICES, False),
     ("exsearch-deployer", "patch", f"{SERVICES} another", False),
     ("exsearch-deployer", "create", SERVICES, False),
     ("exsearch-deployer", "create", JOBS, False),
@@ -118,6 +146,7 @@ RIGHTS = [
     ("exsearch-pipeline", "get", "persistentvolumeclaims exsearch", True),
     ("exsearch-pipeline", "create", "pods", False),
     ("exsearch-retriever", "get", "pods", False),
+    ("exsearch-agent", "get", f"{SERVICES} exsearch", False),
     ("default", "get", "pods", False),
 ]
 """Account, verb, resource with subresource, group and name, and whether it may."""

@@ -3,6 +3,7 @@ its queue, and one patch of the InferenceService."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ from kube_api.cluster import Cluster
 from exsearch.config import ClusterConfig, load
 from exsearch.em.champion import Promotion
 from exsearch.errors import InputError
+from exsearch.kube.answers import Kind
+from exsearch.kube.client import Api
 from exsearch.kube.deploy import serve, storage_uri
 from exsearch.kube.prerequisites import check, cluster_problems
 
@@ -34,7 +37,10 @@ QUEUE = {
 SERVICE = {
     "apiVersion": "serving.kserve.io/v1beta1",
     "kind": "InferenceService",
-    "metadata": {"name": "exsearch"},
+    "metadata": {
+        "name": "exsearch",
+        "annotations": {"serving.kserve.io/deploymentMode": "Knative"},
+    },
     "spec": {
         "predictor": {
             "model": {"modelFormat": {"name": "exsearch"}, "storageUri": "pvc://exsearch/old"},
@@ -87,6 +93,46 @@ def test_nothing_is_told_where_all_is_there(admin: Cluster, namespace: str) -> N
     assert "storage class 'slow', not 'fast'" in problem
 
 
+@pytest.mark.parametrize(
+    ("versions", "says"),
+    [
+        (("v1beta1", "v1beta2"), ""),
+        (("v1beta2",), ""),
+        (("v1beta1",), ""),
+        (("v1alpha1",), "no LocalQueue (kueue.x-k8s.io/v1beta2): install Kueue"),
+        ((), "no LocalQueue (kueue.x-k8s.io/v1beta2): install Kueue"),
+    ],
+)
+def test_a_queue_of_any_served_version_will_do(versions: tuple[str, ...], says: str) -> None:
+    """Kueue's releases serve one of two versions, or both."""
+    asked: list[str] = []
+
+    class OneQueue:
+        async def kinds(self, group: str) -> set[str]:
+            name, _, version = group.partition("/")
+            if name != "kueue.x-k8s.io":
+                return {"PyTorchJob", "InferenceService"}
+            return {"LocalQueue"} if version in versions else set()
+
+        async def get(self, kind: Kind, namespace: str, name: str) -> dict[str, Any]:
+            if kind.plural == "localqueues":
+                asked.append(kind.version)
+            return {"spec": {}}
+
+        async def __aenter__(self) -> OneQueue:
+            return self
+
+        async def __aexit__(self, *_: object) -> None:
+            pass
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Api, "open", lambda patience: OneQueue())
+        found = cluster_problems(settings("space", "cluster.queue=exsearch"))
+    assert [says in problem for problem in found] == ([True] if says else [])
+    newest = [version for version in ("v1beta2", "v1beta1") if version in versions]
+    assert asked == newest[:1]
+
+
 def test_a_run_hears_of_the_cluster_and_of_its_own_files_together(
     admin: Cluster, namespace: str, tmp_path: Path
 ) -> None:
@@ -125,6 +171,15 @@ def test_a_promoted_model_is_served(admin: Cluster, namespace: str) -> None:
         "serving.kserve.io", "v1beta1", namespace, "inferenceservices", "exsearch"
     )
     assert "canaryTrafficPercent" not in served["spec"]["predictor"], "the canary is over"
+
+
+def test_a_canary_that_the_service_cannot_have_is_told(admin: Cluster, namespace: str) -> None:
+    plain = json.loads(json.dumps(SERVICE))
+    plain["metadata"]["annotations"]["serving.kserve.io/deploymentMode"] = "Standard"
+    make(admin, namespace, plain)
+    told: list[str] = []
+    serve(PROMOTED, settings(namespace, "cluster.deploy.canary_percent=10"), told.append)
+    assert "mode Standard, which does not split traffic" in told[0]
 
 
 def test_a_promotion_before_anything_serves_says_so(admin: Cluster, namespace: str) -> None:
