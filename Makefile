@@ -32,7 +32,7 @@ $(STAMP): $(PINS)
 	$(BIN)/pip install --quiet --upgrade pip wheel
 	# torch first and alone: the resolver would otherwise try other builds of it.
 	$(BIN)/pip install --quiet "$(TORCH)"
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[retrieval,training,evaluation,pipeline,serving,$(VLLM),demo,dev]"
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[retrieval,training,evaluation,pipeline,serving,operator,$(VLLM),demo,dev]"
 	# vLLM's CPU build names image and audio packages that do not match this torch
 	# and break `import transformers`; nothing here uses them.
 	$(BIN)/pip uninstall --quiet --yes torchvision torchaudio torchcodec

@@ -121,6 +121,11 @@ class DeployTarget(Section):
     """Its namespace; empty: `cluster.namespace`."""
     canary_percent: int = Field(default=0, ge=0, le=100)
     """Traffic for a newly promoted model (Knative mode); 0: all at once."""
+    agent: str = ""
+    """SearchAgent that takes promotions over, instead of an InferenceService (its operator sets
+    this)."""
+    withdrawn: tuple[str, ...] = ()
+    """Digests of models that were taken out of service: no run starts from one of them."""
 
 
 class ClusterConfig(Section):

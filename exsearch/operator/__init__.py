@@ -1,0 +1,1 @@
+"""The `SearchAgent` resource: one agent, indexed, trained every week, served, and kept so."""
