@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import shutil
 import signal
 import subprocess
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
@@ -21,6 +23,7 @@ from manifest_checks import ALERTS
 from retrieval_parts import SILENT
 from tiny_model import AGENT
 
+from exsearch import config as settings
 from exsearch.config import RetrievalConfig
 from exsearch.retrieval import Encoder, build_index
 from exsearch.retrieval.encoder import demo_folder
@@ -31,38 +34,71 @@ pytestmark = pytest.mark.serving
 CHAT = "/openai/v1/chat/completions"
 
 
+@dataclass(frozen=True)
+class Run:
+    """What the pod serves."""
+
+    model: Path
+    claim: Path
+    change: dict[str, dict[str, object]]
+    questions: list[str]
+
+
 @pytest.fixture(scope="module")
-def pod(tmp_path_factory: pytest.TempPathFactory, tiny_models, tiny_world) -> Iterator[Pod]:
-    """The laptop overlay's agent, with a tiny model and an index over the tiny world."""
-    folder = tmp_path_factory.mktemp("pod")
-    claim, model = folder / "claim", folder / "model"
-    shutil.copytree(tiny_models[1], model)
+def run(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Run:
+    """A tiny model and an index over the tiny world; or, where EXSEARCH_RUN names a finished
+    run (`make demo`'s), that run's champion and index."""
+    if folder := os.environ.get("EXSEARCH_RUN"):
+        return _finished_run(Path(folder))
+    tiny_models, world = (request.getfixturevalue(n) for n in ("tiny_models", "tiny_world"))
+    folder = tmp_path_factory.mktemp("claim")
     config = RetrievalConfig(checkpoint=str(demo_folder()), doc_maxlen=64)
     encoder = Encoder(config.checkpoint, config)
-    build_index(list(tiny_world.passages), claim / "index", config, encoder=encoder, display=SILENT)
-    change = {
-        "model": {"path": str(model), "max_tokens": 1024},
-        "retrieval": {"checkpoint": config.checkpoint, "index": str(claim / "index")},
+    passages = list(world.passages)
+    build_index(passages, folder / "index", config, encoder=encoder, display=SILENT)
+    change: dict[str, dict[str, object]] = {
+        "model": {"max_tokens": 1024},
+        "retrieval": {"checkpoint": config.checkpoint, "index": str(folder / "index")},
         "agent": AGENT,
         "policy": {"cpu_kv_gib": 1, "max_sequences": 16},
-        "serving": {"drain": 5, "probe": 1},
     }
-    mounts = {"/mnt/models": model, "/mnt/exsearch": claim}
-    with agent("laptop", folder, mounts, change) as running:
+    asked = [q.question for q in world.questions["warmup"]]
+    return Run(Path(tiny_models[1]), folder, change, asked)
+
+
+def _finished_run(folder: Path) -> Run:
+    made = settings.load(folder / "run.yaml")
+    change = made.model_dump(mode="json", include={"model", "retrieval", "agent", "policy"})
+    checkpoint = Path(made.retrieval.checkpoint)
+    change["retrieval"] |= {
+        "index": str((folder / "index").resolve()),
+        "checkpoint": str(checkpoint.resolve() if checkpoint.is_dir() else checkpoint),
+    }
+    model = Path(json.loads((folder / "summary.json").read_text())["champion"]).resolve()
+    lines = (folder / "questions.jsonl").read_text().splitlines()
+    return Run(model, folder.resolve(), change, [json.loads(line)["question"] for line in lines])
+
+
+@pytest.fixture(scope="module")
+def pod(tmp_path_factory: pytest.TempPathFactory, run: Run) -> Iterator[Pod]:
+    """The laptop overlay's agent."""
+    mounts = {"/mnt/models": run.model, "/mnt/exsearch": run.claim}
+    change = {**run.change, "serving": {"drain": 20, "probe": 1}}
+    with agent("laptop", tmp_path_factory.mktemp("pod"), mounts, change) as running:
         for name in running.containers:
             running.await_probe(name, "startupProbe")
         yield running
 
 
 @pytest.fixture(scope="module")
-def ask(pod: Pod, tiny_world) -> dict[str, object]:
-    """A request that the tiny model answers (some of the world's questions are beyond it)."""
-    for question in tiny_world.questions["warmup"]:
-        messages = [{"role": "user", "content": question.question}]
+def ask(pod: Pod, run: Run) -> dict[str, object]:
+    """A request that the model answers (some questions are beyond a small one)."""
+    for question in run.questions:
+        messages = [{"role": "user", "content": question}]
         body = {"model": "exsearch", "messages": messages}
         if httpx.post(pod.url + CHAT, json=body, timeout=60).status_code == 200:
             return body
-    pytest.fail("the tiny model answers none of the questions it was tuned on")
+    pytest.fail("the model answers none of its questions")
 
 
 def test_probes_say_ready_and_alive(pod: Pod) -> None:
