@@ -1,4 +1,8 @@
-"""`exsearch agent`: what serves, the end of a canary, and the way back."""
+"""`exsearch agent`: what serves, the end of a canary, and the way back.
+
+With a NAME each command is about that SearchAgent, and asks its operator; without, about the
+record on the volume and the InferenceService of the settings.
+"""
 
 from __future__ import annotations
 
@@ -16,23 +20,33 @@ from exsearch.errors import InputError
 if TYPE_CHECKING:
     from exsearch.em.champion import Champion
     from exsearch.kube.serving import Service
+    from exsearch.operator.client import Request
 
 app = typer.Typer(
     add_completion=False,
     no_args_is_help=True,
     rich_markup_mode="markdown",
     help="The agent in service: its status, the end of a canary, the way back.\n\n"
-    "Example: `exsearch agent rollback --config run.yaml`",
+    "With a NAME, the SearchAgent of that name, kept by its operator.\n\n"
+    "Example: `exsearch agent rollback --config run.yaml`, `exsearch agent status wiki`",
 )
 
 RootOption = Annotated[
     str,
     typer.Option("--root", help="Where champion.json is; default: cluster.storage.root."),
 ]
+NameArgument = Annotated[
+    str, typer.Argument(metavar="[NAME]", help="A SearchAgent; none: the settings' own service.")
+]
+NamespaceOption = Annotated[
+    str, typer.Option("--namespace", "-n", help="Of the SearchAgent; default: cluster.namespace.")
+]
 
 
 @app.command()
 def status(
+    name: NameArgument = "",
+    namespace: NamespaceOption = "",
     root: RootOption = "",
     config: common.ConfigOption = None,
     overrides: common.SetOption = None,
@@ -48,6 +62,9 @@ def status(
     from exsearch.kube.serving import find_service
 
     run = common.settings(config, overrides)
+    if name:
+        _show(name, namespace or run.cluster.namespace, as_json=as_json)
+        return
     record, service = read_champion(_root(run, root)), find_service(run.cluster)
     if as_json:
         common.print_json(_document(record, service))
@@ -64,6 +81,8 @@ def status(
 
 @app.command()
 def promote(
+    name: NameArgument = "",
+    namespace: NamespaceOption = "",
     root: RootOption = "",
     dry_run: common.DryRunOption = False,
     config: common.ConfigOption = None,
@@ -80,6 +99,9 @@ def promote(
     from exsearch.kube.deploy import serve
 
     run = common.settings(config, overrides)
+    if name:
+        _ask("promote", name, namespace or run.cluster.namespace, dry_run=dry_run)
+        return
     place = _root(run, root)
     record = read_champion(place)
     if record is None:
@@ -98,6 +120,8 @@ def promote(
 
 @app.command()
 def rollback(
+    name: NameArgument = "",
+    namespace: NamespaceOption = "",
     reason: Annotated[
         str, typer.Option("--reason", help="Why; kept in the record.")
     ] = "rolled back by hand",
@@ -119,6 +143,9 @@ def rollback(
     from exsearch.kube.deploy import restore
 
     run = common.settings(config, overrides)
+    if name:
+        _ask("rollback", name, namespace or run.cluster.namespace, reason, dry_run=dry_run)
+        return
     place = _root(run, root)
     seen, target = restorable(place)
     # The service first: where this fails nothing has changed, and the same command may be run
@@ -135,6 +162,60 @@ def rollback(
         )
     would = "would be" if dry_run else "is"
     _tell(f"{target.model} {would} the champion again; {seen.current.model} {would} withdrawn")
+
+
+@app.command()
+def pause(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="A SearchAgent.")],
+    namespace: NamespaceOption = "",
+    dry_run: common.DryRunOption = False,
+    config: common.ConfigOption = None,
+    overrides: common.SetOption = None,
+) -> None:
+    """Start no further runs of a SearchAgent. What serves goes on serving.
+
+    Example: `exsearch agent pause wiki --namespace search`
+    """
+    run = common.settings(config, overrides)
+    _ask("pause", name, namespace or run.cluster.namespace, dry_run=dry_run)
+
+
+@app.command()
+def resume(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="A SearchAgent.")],
+    namespace: NamespaceOption = "",
+    dry_run: common.DryRunOption = False,
+    config: common.ConfigOption = None,
+    overrides: common.SetOption = None,
+) -> None:
+    """Let the runs of a SearchAgent start again.
+
+    Example: `exsearch agent resume wiki --namespace search`
+    """
+    run = common.settings(config, overrides)
+    _ask("resume", name, namespace or run.cluster.namespace, dry_run=dry_run)
+
+
+def _ask(request: Request, name: str, namespace: str, reason: str = "", *, dry_run: bool) -> None:
+    """Ask a SearchAgent's operator for something."""
+    from exsearch.operator.client import ask, change
+
+    if dry_run:
+        _tell(f"would patch SearchAgent {namespace}/{name}: {change(request, reason)}")
+        return
+    ask(request, name, namespace, reason)
+    _tell(f"SearchAgent {namespace}/{name}: {request} is asked for; its operator carries it out")
+
+
+def _show(name: str, namespace: str, *, as_json: bool) -> None:
+    """A SearchAgent's status."""
+    from exsearch.operator.client import find, lines
+
+    agent = find(name, namespace)
+    if as_json:
+        common.print_json(agent.get("status", {}))
+        return
+    _tell("\n".join(lines(agent)))
 
 
 def _root(run: RunConfig, given: str) -> str:

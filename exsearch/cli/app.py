@@ -38,7 +38,8 @@ COMMANDS: dict[str, str] = {
     "demo": "Run the whole loop on the demo world, on a laptop.",
     "ask": "Ask a question and watch the agent search.",
     "serve": "Serve the agent over HTTP, with a playground.",
-    "agent": "Show, promote or roll back the agent in service.",
+    "agent": "Show, promote, roll back, pause or resume an agent in service.",
+    "operator": "Run the SearchAgent operator, or print its resource definition.",
 }
 
 

@@ -7,6 +7,7 @@ promotion puts a new one on top; a rollback withdraws that one and restores the 
 from __future__ import annotations
 
 import time
+from collections.abc import Collection
 from typing import Any
 
 from pydantic import ValidationError
@@ -83,14 +84,15 @@ def promote(root: str, config: RunConfig, summary: dict[str, Any]) -> Promotion:
     before = read_champion(root)
     model = str(summary["champion"])
     digest = model_digest(model)
-    if before is not None and before.current.digest == digest:
-        return before.current
     if before is not None:
         _refuse_withdrawn(before, model, digest)
-    if before is not None and before.current.model != config.model.path:
+    current = None if before is None or before.current.withdrawn else before.current
+    if current is not None and current.digest == digest:
+        return current
+    if current is not None and current.model != config.model.path:
         raise ExSearchError(
-            f"{model} was compared with {config.model.path}, but {before.current.model} has "
-            f"become champion since (by {before.current.run}). Nothing was changed; the next run "
+            f"{model} was compared with {config.model.path}, but {current.model} has "
+            f"become champion since (by {current.run}). Nothing was changed; the next run "
             "starts from it."
         )
     name = summary["gate"]["figures"]["comparison"]["candidate"]
@@ -115,7 +117,7 @@ def _write(root: str, record: Champion) -> None:
 
 def _refuse_withdrawn(record: Champion, model: str, digest: str) -> None:
     """A deploy step that is tried again must not undo a rollback."""
-    for earlier in record.history:
+    for earlier in (record.current, *record.history):
         if earlier.digest == digest:
             if earlier.withdrawn:
                 raise ExSearchError(
@@ -198,13 +200,53 @@ def roll_back(root: str, seen: Champion, target: Promotion, why: str) -> Champio
     return record
 
 
+def skip_withdrawn(root: str, withdrawn: Collection[str]) -> Champion | None:
+    """The record, rolled back over models that were taken out of service elsewhere.
+
+    A SearchAgent's operator withdraws a model where it serves, and reaches no volume; the record
+    follows when the next run begins. The record itself changes, or that run's promotion would be
+    refused: it was not compared with the record's model.
+
+    Args:
+        withdrawn: digests of those models (`cluster.deploy.withdrawn`).
+
+    Returns:
+        None where no champion is left: the run starts from the base model. The record then
+        keeps the last one, withdrawn, so that it is not promoted again.
+    """
+    record = read_champion(root)
+    if record is None:
+        return None
+    if record.current.digest in withdrawn:
+        record = _rolled_back_over(record, withdrawn)
+        _write(root, record)
+    return None if record.current.withdrawn else record
+
+
+def _rolled_back_over(record: Champion, withdrawn: Collection[str]) -> Champion:
+    why = "taken out of service by its SearchAgent"
+
+    def marked(promotion: Promotion) -> Promotion:
+        if promotion.withdrawn or promotion.digest not in withdrawn:
+            return promotion
+        return promotion.model_copy(update={"withdrawn": why})
+
+    current = marked(record.current)
+    history = tuple(marked(promotion) for promotion in record.history)
+    target = previous(Champion(current=current, history=history))
+    if target is None:
+        return Champion(current=current, history=history)
+    restored = target.model_copy(update={"reason": f"rolled back to, from {current.model}: {why}"})
+    return Champion(current=restored, history=(current, *history)[:KEPT])
+
+
 def from_champion(config: RunConfig, root: str) -> RunConfig:
     """The settings of a run that starts from the current champion, if there is one.
 
     A champion has had its warm-up; the rounds start from it, and it is whom the gate
-    compares with.
+    compares with. Models that were taken out of service are passed over.
     """
-    champion = read_champion(root)
+    champion = skip_withdrawn(root, config.cluster.deploy.withdrawn)
     if champion is None:
         return config
     return config.model_copy(

@@ -1,4 +1,5 @@
-"""Point the InferenceService at another model: a newly promoted one, or the one before."""
+"""Point the InferenceService at another model: a newly promoted one, or the one before; or hand
+a promotion over to the SearchAgent whose operator does it."""
 
 from __future__ import annotations
 
@@ -10,7 +11,7 @@ from typing import Any
 from exsearch.config import ClusterConfig, StorageConfig
 from exsearch.em.champion import Promotion
 from exsearch.errors import InputError
-from exsearch.kube.answers import Refused
+from exsearch.kube.answers import Kind, Refused
 from exsearch.kube.client import Api, Object
 from exsearch.kube.serving import (
     DIGEST,
@@ -25,6 +26,12 @@ from exsearch.kube.serving import (
 from exsearch.storage import is_remote
 
 Tell = Callable[[str], None]
+
+AGENTS = Kind(
+    "exsearch.dev", "v1alpha1", "searchagents", "the SearchAgent definition (exsearch operator crd)"
+)
+PROMOTION = "exsearch.dev/promotion"
+"""Annotation of a SearchAgent: a `Promotion` as JSON, which its operator takes over."""
 
 
 def serve(
@@ -59,6 +66,38 @@ def serve(
             "canaries use manifests/components/knative"
         )
     tell(f"InferenceService {_named(cluster)} serves {new.model} from here on")
+
+
+def hand_over(new: Promotion, cluster: ClusterConfig, tell: Tell) -> None:
+    """Give a promotion to the SearchAgent `cluster.deploy.agent`, whose operator serves it.
+
+    Doing it twice is doing it once: the operator knows a model by its digest.
+
+    Raises:
+        InputError: the model lies where no pod can mount it, there is no such SearchAgent, or
+            the account may not change it.
+        ExSearchError: the API server does not answer.
+    """
+    storage_uri(new.model, cluster.storage)
+    space_, name = space(cluster), cluster.deploy.agent
+    change = {"metadata": {"annotations": {PROMOTION: new.model_dump_json()}}}
+    if asyncio.run(_annotate(space_, name, change)) is None:
+        raise InputError(
+            f"there is no SearchAgent {name} in namespace {space_} to hand {new.model} over to. "
+            "If it was deleted, delete its recurring run in Kubeflow Pipelines, too"
+        )
+    tell(f"SearchAgent {space_}/{name} takes {new.model} over")
+
+
+async def _annotate(namespace: str, name: str, change: Object) -> Object | None:
+    """None where there is no agent of that name."""
+    async with Api.open() as api:
+        try:
+            return await api.patch(AGENTS, namespace, name, change)
+        except Refused as error:
+            if error.status != 404:
+                raise
+            return None
 
 
 def restore(old: Promotion, cluster: ClusterConfig, tell: Tell, *, dry_run: bool = False) -> None:

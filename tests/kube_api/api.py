@@ -102,7 +102,7 @@ class Api:
         self, resource: Resource, before: Object, item: Object, options: Options, subresource: str
     ) -> Object:
         new = writing.replaced(before, item, resource, subresource)
-        writing.check(new, resource)
+        writing.check(new, resource, before)
         if writing.same(before, new):
             return before
         new = writing.owned(before, new, resource, options, subresource)
@@ -170,7 +170,7 @@ class Api:
                     rbac.check(self.store, user, asked)
                 return self._insert(resource, new, options, owners)
             new = writing.replaced(live, new, resource, subresource)
-            writing.check(new, resource)
+            writing.check(new, resource, live)
             if writing.same(live, new) and owners == old:
                 return live
             return self._write(

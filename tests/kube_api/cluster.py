@@ -1,9 +1,9 @@
 """The cluster that tests talk to, whichever API server is behind it.
 
-What the stand-in leaves out, and a real server does: CEL rules of CRDs, conversion webhooks,
-privilege-escalation checks on Roles, quotas and limit ranges, aggregated discovery, OpenAPI v2,
-printed tables, the token volume in pods, the ordering of a rolling Deployment (nothing plays the
-controllers of Deployments and Jobs).
+What the stand-in leaves out, and a real server does: the cost and the type check of CEL rules,
+conversion webhooks, privilege-escalation checks on Roles, quotas and limit ranges, aggregated
+discovery, OpenAPI v2, printed tables, the token volume in pods, the ordering of a rolling
+Deployment (nothing plays the controllers of Deployments and Jobs).
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 One walker for both kinds of schema: a CRD's structural `openAPIV3Schema`, and the definitions
 of built-in kinds that the package kubernetes-validate carries. CEL rules
-(`x-kubernetes-validations`) are not evaluated: what they refuse, only a real server refuses.
+(`x-kubernetes-validations`) are `kube_api.cel`'s.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from kube_api import cel
 from kube_api.status import Cause
 
 Schema = Mapping[str, Any]
@@ -177,7 +178,21 @@ def wrong_types(value: Any, node: Node, path: str = "") -> Iterator[tuple[str, s
         yield from wrong_types(inner, child, where)
 
 
-def wrong_values(value: Any, node: Node, path: str = "") -> Iterator[Cause]:
+def wrong_values(value: Any, node: Node, before: Any = None) -> Iterator[Cause]:
+    """Every place of an object that breaks its schema, or one of the schema's CEL rules.
+
+    Args:
+        before: the object that it replaces; None where it is new.
+    """
+    causes = list(_out_of_bounds(value, node, ""))
+    yield from causes
+    if not any(cause.reason in cel.BLOCKING for cause in causes):
+        yield from cel.broken(value, node, before)
+    elif any(cel.asked(value, node)):
+        yield cel.UNCHECKED
+
+
+def _out_of_bounds(value: Any, node: Node, path: str) -> Iterator[Cause]:
     """Every place that breaks `required`, `enum`, `pattern`, a bound or a uniqueness rule."""
     schema = node.schema
     if isinstance(value, dict):
@@ -189,12 +204,15 @@ def wrong_values(value: Any, node: Node, path: str = "") -> Iterator[Cause]:
         if len(value) < schema.get("minProperties", 0):
             text = f"{path} in body should have at least {schema['minProperties']} properties"
             yield Cause(path, f"Invalid value: {len(value)}: {text}")
+        if len(value) > schema.get("maxProperties", len(value)):
+            text = f"must have at most {schema['maxProperties']} items"
+            yield Cause(path, f"Too many: {len(value)}: {text}", "FieldValueTooMany")
     elif isinstance(value, list):
         yield from _wrong_list(value, node, path)
     elif value is not None:
         yield from _wrong_scalar(value, node, path)
     for where, child, inner in _inside(value, node, path):
-        yield from wrong_values(inner, child, where)
+        yield from _out_of_bounds(inner, child, where)
 
 
 def _wrong_list(value: list[Any], node: Node, path: str) -> Iterator[Cause]:
@@ -230,12 +248,20 @@ def _wrong_scalar(value: Any, node: Node, path: str) -> Iterator[Cause]:
         for problem in _wrong_text(value, schema):
             yield Cause(path, f"Invalid value: {shown}: {path} in body {problem}")
     elif not isinstance(value, bool):
-        if value < schema.get("minimum", value):
-            text = f"{path} in body should be greater than or equal to {schema['minimum']}"
-            yield Cause(path, f"Invalid value: {shown}: {text}")
-        if value > schema.get("maximum", value):
-            text = f"{path} in body should be less than or equal to {schema['maximum']}"
-            yield Cause(path, f"Invalid value: {shown}: {text}")
+        for problem in _wrong_number(value, schema):
+            yield Cause(path, f"Invalid value: {shown}: {path} in body {problem}")
+
+
+def _wrong_number(value: float, schema: Schema) -> Iterator[str]:
+    least, most = schema.get("minimum", value), schema.get("maximum", value)
+    if value < least:
+        yield f"should be greater than or equal to {least}"
+    elif value == least and schema.get("exclusiveMinimum"):
+        yield f"should be greater than {least}"
+    if value > most:
+        yield f"should be less than or equal to {most}"
+    elif value == most and schema.get("exclusiveMaximum"):
+        yield f"should be less than {most}"
 
 
 def _wrong_text(value: str, schema: Schema) -> Iterator[str]:

@@ -80,8 +80,11 @@ def decoded(body: Any, resource: Resource, options: Options) -> Object:
     return item
 
 
-def check(item: Object, resource: Resource) -> None:
+def check(item: Object, resource: Resource, before: Object | None = None) -> None:
     """Refuse an object that breaks its schema or the rules of its kind.
+
+    Args:
+        before: the object that it replaces; None where it is new.
 
     Raises:
         ApiError: 422, with every cause.
@@ -91,7 +94,10 @@ def check(item: Object, resource: Resource) -> None:
               "FieldValueTypeInvalid")
         for path, wanted, value in schema.wrong_types(item, resource.schema)
     ]  # fmt: skip
-    causes = causes or [*schema.wrong_values(item, resource.schema), *rules.broken(item, resource)]
+    causes = causes or [
+        *schema.wrong_values(item, resource.schema, before),
+        *rules.broken(item, resource),
+    ]
     if causes:
         raise invalid(resource.kind, resource.group, item["metadata"]["name"], causes)
 

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from scripted import question
 
+from exsearch.agent.model_files import model_digest
 from exsearch.config import RunConfig, load, parse
 from exsearch.em.champion import (
     Champion,
@@ -254,3 +255,51 @@ def test_how_a_run_ended_is_written_in_any_case(root: Path, state: str, message:
     assert (outcome["state"], outcome["message"]) == (state, message)
     assert page.lower().startswith("<!doctype html>")
     assert "<b>no" not in page
+
+
+WITHDRAWALS = [
+    # withdrawn, the model that the next run starts from, the record (newest first)
+    ((), "best", [("best", False), ("better", False), ("base", False)]),
+    (("better",), "best", [("best", False), ("better", False), ("base", False)]),
+    (
+        ("best",),
+        "better",
+        [("better", False), ("best", True), ("better", False), ("base", False)],
+    ),
+    (
+        ("best", "better"),
+        "base",
+        [("base", False), ("best", True), ("better", True), ("base", False)],
+    ),
+    (
+        ("best", "better", "base"),
+        "start",
+        [("best", True), ("better", True), ("base", True)],
+    ),
+]
+
+
+@pytest.mark.parametrize(("withdrawn", "start", "record"), WITHDRAWALS)
+def test_a_run_starts_from_the_newest_model_that_was_not_withdrawn(
+    root: Path, withdrawn: tuple[str, ...], start: str, record: list[tuple[str, bool]]
+) -> None:
+    promoted(root, "base", "better", "best")
+    digests = ",".join(model_digest(str(root / name)) for name in withdrawn)
+    config = settings(root, f"model.path={root}/start", f"cluster.deploy.withdrawn=[{digests}]")
+    for _ in range(2):  # what is done twice is done once
+        run = resolve(config, str(root), "", "next")
+        assert Path(run.model.path).name == start
+        found = read_champion(str(root))
+        assert found is not None
+        assert names(found) == record
+    # The run's own promotion is compared with the model that it started from.
+    new = root / "new"
+    new.mkdir()
+    for file in ("config.json", "tokenizer.json"):
+        (new / file).write_text("{}")
+    header = json.dumps({"__metadata__": {"name": "new"}}).encode()
+    (new / "model.safetensors").write_bytes(len(header).to_bytes(8, "little") + header)
+    assert promote(str(root), run, summary(new)).model == str(new)
+    if "base" in withdrawn:
+        with pytest.raises(ExSearchError, match="was rolled back"):
+            promote(str(root), run, summary(root / "best"))

@@ -1,0 +1,117 @@
+"""The trial of a candidate: its figures, from Prometheus, against its budget."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import httpx
+
+from exsearch.errors import ExSearchError
+from exsearch.operator.spec import CanaryConfig
+
+DEADLINE = 10.0
+"""Seconds for which Prometheus is waited for."""
+
+
+class NoFigures(ExSearchError):
+    """Prometheus does not answer, or not with figures."""
+
+
+@dataclass(frozen=True)
+class Figures:
+    """What a candidate's pods have done since its trial began."""
+
+    requests: float
+    errors: float
+    """Of those, answered with 5xx."""
+    latency: float
+    """95th percentile of the seconds to an answer; NaN: no question was answered."""
+
+    def __str__(self) -> str:
+        share = 100 * self.errors / self.requests if self.requests else 0.0
+        slow = "no answer timed" if math.isnan(self.latency) else f"p95 {self.latency:.1f} s"
+        return f"{self.requests:.0f} requests, {share:.1f} % errors, {slow}"
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """What becomes of a candidate, and why."""
+
+    verdict: Literal["go on", "promote", "roll back"]
+    why: str
+
+
+def judge(budget: CanaryConfig, figures: Figures, elapsed: float) -> Judgement:
+    """Hold a candidate's figures against its budget.
+
+    A budget of errors is broken once there are more than `min_requests` good requests could
+    make up for: one error among the first three is no verdict.
+
+    Args:
+        elapsed: seconds since its trial began.
+    """
+    enough = figures.requests >= max(budget.min_requests, 1)
+    allowed = budget.max_error_rate * max(figures.requests, budget.min_requests, 1)
+    if figures.errors > allowed:
+        return Judgement("roll back", f"more errors than its budget: {figures}")
+    if enough and figures.latency > budget.max_latency:
+        return Judgement("roll back", f"slower than its budget: {figures}")
+    if elapsed < 60 * budget.minutes:
+        left = budget.minutes - elapsed / 60
+        return Judgement("go on", f"{left:.0f} of {budget.minutes:g} minutes to go: {figures}")
+    if figures.requests < budget.min_requests:
+        asked = f"waiting for {budget.min_requests} requests"
+        return Judgement("go on", f"{asked}: {figures}")
+    return Judgement("promote", f"within its budget for {elapsed / 60:.0f} minutes: {figures}")
+
+
+async def measure(
+    http: httpx.AsyncClient, prometheus: str, namespace: str, pods: str, seconds: float
+) -> Figures:
+    """A candidate's figures.
+
+    Args:
+        pods: regular expression of its pods' names.
+        seconds: since its trial began.
+
+    Raises:
+        NoFigures: Prometheus does not answer.
+    """
+    window = f"{max(60, math.ceil(seconds))}s"
+    chosen = f"namespace={json.dumps(namespace)},pod=~{json.dumps(pods)}"
+    # Probes and scrapes are answered, too; only questions count.
+    asked = f'{chosen},route=~".*(chat/completions|:predict|/infer)"'
+    total, errors, latency = [
+        f"sum(increase(exsearch_agent_requests_total{{{asked}}}[{window}]))",
+        f'sum(increase(exsearch_agent_requests_total{{{asked},code=~"5.."}}[{window}]))',
+        "histogram_quantile(0.95, sum by (le) "
+        f"(rate(exsearch_agent_episode_seconds_bucket{{{chosen}}}[{window}])))",
+    ]
+    return Figures(
+        requests=await _value(http, prometheus, total, 0.0),
+        errors=await _value(http, prometheus, errors, 0.0),
+        latency=await _value(http, prometheus, latency, math.nan),
+    )
+
+
+async def _value(http: httpx.AsyncClient, prometheus: str, query: str, empty: float) -> float:
+    """The one number that a query gives.
+
+    Args:
+        empty: the value where there are no series.
+    """
+    url = f"{prometheus.rstrip('/')}/api/v1/query"
+    try:
+        answer = await http.get(url, params={"query": query}, timeout=DEADLINE)
+        answer.raise_for_status()
+        found: list[Any] = answer.json()["data"]["result"]
+        value = float(found[0]["value"][1]) if found else empty
+    except (httpx.HTTPError, httpx.InvalidURL, ValueError, KeyError, TypeError) as error:
+        raise NoFigures(
+            f"{prometheus} gives no figures ({error or type(error).__name__}). Check "
+            "spec.canary.prometheus, and that the operator may reach it"
+        ) from error
+    return empty if math.isnan(value) else value
