@@ -64,18 +64,22 @@ def server(run: Path, more: Sequence[str]):
     """`exsearch serve --run RUN` on a free port; gives its address."""
     port = free_port()
     command = [str(Path(sys.executable).with_name("exsearch")), "serve", "--run", str(run)]
-    process = subprocess.Popen([*command, "--port", str(port), *more], stderr=subprocess.PIPE)
+    # A file: nobody reads a pipe while the clients ask, and a full one would stop the server.
+    said = tempfile.TemporaryFile()
+    process = subprocess.Popen([*command, "--port", str(port), *more], stderr=said)
     url = f"http://127.0.0.1:{port}"
     try:
         end = time.monotonic() + START
         while not _ready(url):
             if process.poll() is not None or time.monotonic() > end:
-                raise SystemExit(f"the server did not start:\n{process.communicate()[1].decode()}")
+                said.seek(0)
+                raise SystemExit(f"the server did not start:\n{said.read().decode()}")
             time.sleep(0.5)
         yield url
     finally:
         process.send_signal(signal.SIGTERM)
-        process.communicate(timeout=90)
+        process.wait(90)
+        said.close()
 
 
 def _ready(url: str) -> bool:

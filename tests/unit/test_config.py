@@ -13,7 +13,9 @@ from exsearch.errors import InputError
 
 pytestmark = pytest.mark.unit
 
-EXAMPLES = sorted((Path(__file__).resolve().parents[2] / "examples").glob("*.yaml"))
+FOLDER = Path(__file__).resolve().parents[2] / "examples"
+EXAMPLES = sorted(f for f in FOLDER.glob("*.yaml") if not f.name.startswith("searchagent-"))
+"""Settings of runs; the SearchAgents beside them are resources, with tests of their own."""
 
 
 def test_defaults_are_the_papers() -> None:
