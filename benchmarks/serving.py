@@ -27,11 +27,11 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
@@ -60,14 +60,19 @@ class Told:
 
 
 @contextmanager
-def server(run: Path, more: Sequence[str]):
+def server(run: Path, more: Sequence[str]) -> Iterator[str]:
     """`exsearch serve --run RUN` on a free port; gives its address."""
     port = free_port()
     command = [str(Path(sys.executable).with_name("exsearch")), "serve", "--run", str(run)]
     # A file: nobody reads a pipe while the clients ask, and a full one would stop the server.
-    said = tempfile.TemporaryFile()
-    process = subprocess.Popen([*command, "--port", str(port), *more], stderr=said)
-    url = f"http://127.0.0.1:{port}"
+    with tempfile.TemporaryFile() as said:
+        yield from _started(
+            [*command, "--port", str(port), *more], f"http://127.0.0.1:{port}", said
+        )
+
+
+def _started(command: list[str], url: str, said: IO[bytes]) -> Iterator[str]:
+    process = subprocess.Popen(command, stderr=said)
     try:
         end = time.monotonic() + START
         while not _ready(url):
@@ -79,7 +84,6 @@ def server(run: Path, more: Sequence[str]):
     finally:
         process.send_signal(signal.SIGTERM)
         process.wait(90)
-        said.close()
 
 
 def _ready(url: str) -> bool:

@@ -15,6 +15,7 @@ import hashlib
 import json
 import os
 import shutil
+import sys
 import tempfile
 import threading
 import time
@@ -40,29 +41,72 @@ def join(base: str | Path, *parts: str) -> str:
 
 @contextlib.contextmanager
 def explained(path: str | Path, doing: str) -> Iterator[None]:
-    """Turn an OSError into a StorageError that names the path and the remedy."""
+    """Turn what a disk or a store refuses into a StorageError that names path and remedy."""
+    remedy = (
+        "Check the URL, that the store can be reached from here, and its credentials."
+        if is_remote(path)
+        else "Check that the path exists, that you may use it, and that the disk has room."
+    )
     try:
         yield
-    except OSError as error:
-        reason = error.strerror or str(error)
+    except _failures(path) as error:
+        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        raise StorageError(f"cannot {doing} {path}: {reason}. {remedy}") from error
+
+
+def _failures(path: str | Path) -> tuple[type[Exception], ...]:
+    """What a failed access raises: OSError, and what a URL's client does not turn into one."""
+    if not is_remote(path):
+        return (OSError,)
+    raised = (getattr(sys.modules.get(module), name, None) for module, name in _CLIENT_ERRORS)
+    return OSError, *(kind for kind in raised if kind is not None)
+
+
+_CLIENT_ERRORS = (
+    ("botocore.exceptions", "BotoCoreError"),
+    ("aiohttp", "ClientError"),
+    ("gcsfs.retry", "HttpError"),
+    ("google.auth.exceptions", "GoogleAuthError"),
+)
+"""Base classes of errors that are no OSErrors, by module; asked for only where it is loaded."""
+
+
+def filesystem(path: str | Path) -> tuple[Any, str]:
+    """fsspec's file system for a path or URL, and the key in it.
+
+    It remembers no listings: other pods write to the same store.
+
+    Raises:
+        StorageError: the URL's scheme is not known, or its client is not installed.
+    """
+    try:
+        return url_to_fs(str(path), use_listings_cache=False)
+    except (ImportError, ValueError) as error:
         raise StorageError(
-            f"cannot {doing} {path}: {reason}. "
-            "Check that the path exists, that you may use it, and that the disk has room."
+            f"cannot reach {path}: {error}. Check the URL's beginning, and that exsearch is "
+            "installed with the client for it (s3 or gcs)."
         ) from error
 
 
 def exists(path: str | Path) -> bool:
-    fs, key = url_to_fs(str(path))
-    return bool(fs.exists(key))
+    """Whether there is a file or folder.
+
+    Raises:
+        StorageError: the store cannot be reached.
+    """
+    fs, key = filesystem(path)
+    with explained(path, "look for"):
+        return bool(fs.exists(key))
 
 
 def remove(path: str | Path) -> None:
     """Remove one file."""
-    fs, key = url_to_fs(str(path))
+    fs, key = filesystem(path)
     fs.rm_file(key)
 
 
 def _open(path: str | Path, mode: str, **how: str) -> IO[Any]:
+    filesystem(path)  # says what is wrong with a URL
     file: Any = fsspec.open(str(path), mode, **how)
     opened: IO[Any] = file.open()
     return opened
@@ -103,10 +147,7 @@ def write_atomic(path: str | Path, data: str | bytes | Iterable[str]) -> None:
     payload = (piece.encode() if isinstance(piece, str) else piece for piece in pieces)
     with explained(path, "write"):
         if is_remote(path):
-            with _open(
-                path, "wb"
-            ) as file:  # object stores publish an upload whole, when it is closed
-                file.writelines(payload)
+            _upload_whole(path, payload)
             return
         target = Path(path)
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -122,6 +163,15 @@ def write_atomic(path: str | Path, data: str | bytes | Iterable[str]) -> None:
             Path(temporary).unlink(missing_ok=True)
             raise
         sync_folder(target.parent)
+
+
+def _upload_whole(path: str | Path, payload: Iterable[bytes]) -> None:
+    """Write to a store by way of a local file: an upload that is broken off would be published."""
+    fs, key = filesystem(path)
+    with tempfile.NamedTemporaryFile() as file:
+        file.writelines(payload)
+        file.flush()
+        fs.put_file(file.name, key)
 
 
 def write_json(path: str | Path, value: object) -> None:
@@ -183,7 +233,7 @@ def identity(path: str | Path) -> str:
         StorageError: there is no such file.
     """
     with explained(path, "read"):
-        fs, key = url_to_fs(str(path))
+        fs, key = filesystem(path)
         return str(fs.ukey(key))
 
 
@@ -207,7 +257,7 @@ class AppendLog:
             return
         with explained(path, "append to"):
             if self.remote:
-                self._fs, self._key = url_to_fs(f"{path}.parts")
+                self._fs, self._key = filesystem(f"{path}.parts")
                 self._count = len(self._parts())
             else:
                 partial = Path(f"{path}.partial")
@@ -331,7 +381,7 @@ class Lineage:
     def _read(self) -> dict[str, dict[str, Any]]:
         folder = join(self._run, "lineage")
         with explained(folder, "read"):
-            fs, key = url_to_fs(folder)
+            fs, key = filesystem(folder)
             names = fs.glob(f"{key}/*.json") if fs.exists(key) else []
         read = [read_json(join(folder, str(name).rpartition("/")[2])) for name in names]
         return {e.pop("step"): e for e in sorted(read, key=lambda e: e["finished"])}

@@ -2,7 +2,8 @@
 
 Three stages, each of which starts where a killed one stopped: centroids from a
 sample of the stored vectors, compression shard by shard (machines may share this,
-too), and the joining of everything into one folder that appears by rename.
+too), and the joining of everything into one folder that appears by rename, or at a URL
+with the file that makes it an index last.
 """
 
 from __future__ import annotations
@@ -17,22 +18,37 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from exsearch import storage
+from exsearch import mirror, storage
+from exsearch.mirror import Mirror
 from exsearch.retrieval.codec import POINTS_PER_CENTROID, Codec, partitions_for, train
 from exsearch.retrieval.files import load_array, remove_leftovers, save_array, writing
 from exsearch.retrieval.info import INFO, IndexInfo
 from exsearch.retrieval.plan import Plan
 from exsearch.retrieval.progress import Display
-from exsearch.retrieval.shards import Shard, all_shards
+from exsearch.retrieval.shards import (
+    CODES,
+    LENGTHS,
+    RESIDUALS,
+    TEXTS,
+    VECTORS,
+    Shard,
+    all_shards,
+    ended,
+)
 from exsearch.retrieval.store import write_store
 
+_CODEC = ("centroids.pt", "avg_residual.pt", "buckets.pt")
+"""Files of the codec, in the order in which it saves them."""
 
-def train_codec(work: Path, plan: Plan, display: Display) -> Codec:
+
+def train_codec(work: Mirror, plan: Plan, display: Display) -> Codec:
     """Centroids and buckets, from a sample drawn evenly from all shards."""
-    folder = work / "codec"
+    folder = work.folder / "codec"
+    work.fetch("codec")
     if (folder / "buckets.pt").exists():
         return Codec.load(folder, plan.nbits)
     shards = all_shards(work, plan)
+    work.fetch(f"shards/*{LENGTHS}")
     lengths = [int(shard.load_lengths().sum()) for shard in shards]
     partitions = partitions_for(sum(lengths))
     share = min(1.0, POINTS_PER_CENTROID * partitions / sum(lengths))
@@ -40,7 +56,8 @@ def train_codec(work: Path, plan: Plan, display: Display) -> Codec:
     parts = []
     for shard, length in zip(shards, lengths, strict=True):
         rows = np.sort(rng.choice(length, max(1, round(share * length)), replace=False))
-        parts.append(np.asarray(load_array(shard.vectors)[rows]))
+        with work.borrowed(shard.name(VECTORS)) as vectors:
+            parts.append(np.asarray(load_array(vectors)[rows]))
     sample = np.concatenate(parts)
     rng.shuffle(sample)
     with display.bar("finding centroids", plan.kmeans_iterations) as advance:
@@ -52,36 +69,45 @@ def train_codec(work: Path, plan: Plan, display: Display) -> Codec:
             lambda: advance(1),
         )
     codec.save(folder)
+    work.send(*(f"codec/{name}" for name in _CODEC))
     return codec
 
 
 def compress_shards(
-    work: Path, plan: Plan, display: Display, shard_of: tuple[int, int] = (0, 1)
+    work: Mirror, plan: Plan, display: Display, shard_of: tuple[int, int] = (0, 1)
 ) -> None:
     """Compress this machine's shards; their half-precision vectors are deleted then."""
     codec = train_codec(work, plan, display)
     shards = all_shards(work, plan)[shard_of[0] :: shard_of[1]]
-    finished = sum(shard.compressed for shard in shards)
+    compressed = ended(work, RESIDUALS)
+    finished = sum(shard.name(RESIDUALS) in compressed for shard in shards)
     with display.bar("compressing shards", len(shards), finished) as advance:
         for shard in shards:
-            if not shard.compressed:
-                codes, residuals = codec.compress(load_array(shard.vectors))  # type: ignore[arg-type]
+            if shard.name(RESIDUALS) not in compressed:
+                with work.borrowed(shard.name(VECTORS)) as vectors:
+                    codes, residuals = codec.compress(load_array(vectors))  # type: ignore[arg-type]
                 save_array(shard.codes, codes)
                 save_array(shard.residuals, residuals)
+                work.send(shard.name(CODES), shard.name(RESIDUALS))
                 advance(1)
-            shard.vectors.unlink(missing_ok=True)
+            work.remove(shard.name(VECTORS))
 
 
-def join(work: Path, plan: Plan, checkpoint: str, target: Path) -> IndexInfo:
-    """Assemble the index from compressed shards and publish it under its own name."""
-    out = work / "index"
+def join(work: Mirror, plan: Plan, checkpoint: str, target: str) -> IndexInfo:
+    """Assemble the index from compressed shards and publish it under its own name.
+
+    Args:
+        target: path or URL of the finished index.
+    """
+    work.fetch("codec", *(f"shards/*{ending}" for ending in (TEXTS, LENGTHS, CODES, RESIDUALS)))
+    out = work.folder / "index"
     out.mkdir(parents=True, exist_ok=True)
     remove_leftovers(out)
     shards = all_shards(work, plan)
     lengths = np.concatenate([shard.load_lengths() for shard in shards])
     vectors = int(lengths.sum())
-    for name in ("centroids.pt", "avg_residual.pt", "buckets.pt"):
-        shutil.copyfile(work / "codec" / name, out / name)
+    for name in _CODEC:
+        shutil.copyfile(work.folder / "codec" / name, out / name)
     centroids = len(torch.load(out / "centroids.pt", weights_only=True, mmap=True))
     _save_joined(out / "0.codes.pt", [s.codes for s in shards], (vectors,), np.int32)
     width = plan.dim * plan.nbits // 8
@@ -91,10 +117,13 @@ def join(work: Path, plan: Plan, checkpoint: str, target: Path) -> IndexInfo:
     _write_settings(out, plan, checkpoint, lengths, centroids)
     info = _describe(out, plan, checkpoint, vectors, centroids)
     info.save(out)
-    with storage.explained(target, "publish the index as"):
-        os.replace(out, target)
-        storage.sync_folder(target.parent)
-        shutil.rmtree(work, ignore_errors=True)
+    if work.remote:
+        mirror.publish(out, target, last=INFO)
+    else:
+        with storage.explained(target, "publish the index as"):
+            os.replace(out, target)
+            storage.sync_folder(Path(target).parent)
+    work.remove()
     return info
 
 

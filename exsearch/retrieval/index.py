@@ -5,26 +5,27 @@
 Every passage is encoded once. All work happens in `FOLDER.partial`; a build that
 was killed goes on from its last whole shard and ends in the same bytes. On a
 cluster, pods that share the folder call `encode_part` with their own (i, n), and one
-of them calls `merge`.
+of them calls `merge`. FOLDER may be a URL: then `FOLDER.partial` is one too, and each pod
+works in its scratch space (`exsearch.mirror`).
 """
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from exsearch import storage
+from exsearch import mirror, storage
 from exsearch.config import RetrievalConfig
 from exsearch.data.corpus import read_corpus
 from exsearch.data.lines import Skipped
 from exsearch.errors import InputError
+from exsearch.mirror import Mirror
 from exsearch.records import Passage
 from exsearch.retrieval.assemble import compress_shards, join
 from exsearch.retrieval.encoder import Encoder
 from exsearch.retrieval.estimates import space, tokens_per_passage
 from exsearch.retrieval.info import INFO, IndexInfo
-from exsearch.retrieval.plan import Plan, Survey, agree, load_plan, make_plan, survey
+from exsearch.retrieval.plan import PLAN, Plan, Survey, agree, load_plan, make_plan, survey
 from exsearch.retrieval.progress import Display
 from exsearch.retrieval.shards import encode_shards
 
@@ -55,8 +56,13 @@ def parse_part(text: str) -> tuple[int, int]:
 
 
 def work_folder(folder: str | Path) -> Path:
-    """Where an index is built before it appears as `folder`."""
-    return Path(f"{str(folder).rstrip('/')}.partial").absolute()
+    """Where an index is built before it appears as the local folder `folder`."""
+    return _work(folder).folder
+
+
+def _work(folder: str | Path, part: str = "") -> Mirror:
+    """The build's folder, beside the index; `part` names a pod that works on it with others."""
+    return Mirror(f"{str(folder).rstrip('/')}.partial", part)
 
 
 def build_index(
@@ -71,22 +77,22 @@ def build_index(
 
     Args:
         corpus: a corpus file, or passages that can be iterated over more than once.
-        folder: a local folder that does not exist yet, or holds this very index.
+        folder: path or URL that does not exist yet, or holds this very index.
 
     Raises:
         InputError: the corpus is empty or broken; `folder` holds another index; the
             unfinished build there has other settings.
-        StorageError: too little disk space (said before any work), or a failed write.
+        StorageError: too little disk space (said before any work), a failed write, or a
+            store out of reach.
     """
-    display = display or Display()
-    target = Path(folder).absolute()
-    encoder = encoder or Encoder(config.checkpoint, config)
-    passages, plan = _prepare(corpus, target, config, encoder, display)
-    work = work_folder(target)
-    if (target / INFO).exists():
-        return _finished(target, work)
-    encode_shards(passages, work, plan, encoder, display=display)
-    return _merge(work, plan, encoder.folder, target, display)
+    display, target = display or Display(), _target(folder)
+    encoder = encoder or _encoder(config)
+    with _work(target).opened() as work:
+        passages, plan = _prepare(corpus, target, work, config, encoder, display)
+        if _is_index(target):
+            return _finished(target, work)
+        encode_shards(passages, work, plan, encoder, display=display)
+        return _merge(work, plan, _checkpoint(config, encoder), target, display)
 
 
 def encode_part(
@@ -99,18 +105,19 @@ def encode_part(
     display: Display | None = None,
 ) -> int:
     """Encode every n-th shard, from the i-th on; returns how many were encoded now."""
-    display = display or Display()
-    encoder = encoder or Encoder(config.checkpoint, config)
-    passages, plan = _prepare(corpus, Path(folder).absolute(), config, encoder, display)
-    return encode_shards(passages, work_folder(folder), plan, encoder, shard_of, display)
+    display, target = display or Display(), _target(folder)
+    encoder = encoder or _encoder(config)
+    with _work(target, "{}-of-{}".format(*shard_of)).opened() as work:
+        passages, plan = _prepare(corpus, target, work, config, encoder, display)
+        return encode_shards(passages, work, plan, encoder, shard_of, display)
 
 
 def compress_part(
     folder: str | Path, shard_of: tuple[int, int], display: Display | None = None
 ) -> None:
     """Compress every n-th encoded shard (the first call finds the centroids)."""
-    work = work_folder(folder)
-    compress_shards(work, load_plan(work), display or Display(), shard_of)
+    with _work(_target(folder), "{}-of-{}".format(*shard_of)).opened() as work:
+        compress_shards(work, load_plan(work), display or Display(), shard_of)
 
 
 def merge(folder: str | Path, config: RetrievalConfig, display: Display | None = None) -> IndexInfo:
@@ -119,51 +126,70 @@ def merge(folder: str | Path, config: RetrievalConfig, display: Display | None =
     Raises:
         InputError: shards are missing, or there are none.
     """
-    target = Path(folder).absolute()
-    work = work_folder(target)
-    if (target / INFO).exists():
-        return _finished(target, work)
-    plan = load_plan(work)
-    encoder = Encoder(config.checkpoint, config)
-    if encoder.digest != plan.checkpoint:
-        raise InputError(
-            f"the shards in {work} were encoded with checkpoint {plan.checkpoint}, "
-            f"but {encoder.folder} is {encoder.digest}"
-        )
-    return _merge(work, plan, encoder.folder, target, display or Display())
+    target = _target(folder)
+    with _work(target).opened() as work:
+        if _is_index(target):
+            return _finished(target, work)
+        plan = load_plan(work)
+        encoder = _encoder(config)
+        if encoder.digest != plan.checkpoint:
+            raise InputError(
+                f"the shards in {work.place} were encoded with checkpoint {plan.checkpoint}, "
+                f"but {encoder.folder} is {encoder.digest}"
+            )
+        return _merge(work, plan, _checkpoint(config, encoder), target, display or Display())
+
+
+def _target(folder: str | Path) -> str:
+    """The finished index's URL or absolute path."""
+    return str(folder) if storage.is_remote(folder) else str(Path(folder).absolute())
+
+
+def _is_index(target: str) -> bool:
+    return storage.exists(storage.join(target, INFO))
+
+
+def _encoder(config: RetrievalConfig) -> Encoder:
+    return Encoder(mirror.local(config.checkpoint), config)
+
+
+def _checkpoint(config: RetrievalConfig, encoder: Encoder) -> str:
+    """The checkpoint's place as the index remembers it: no copy in scratch space."""
+    return config.checkpoint if storage.is_remote(config.checkpoint) else encoder.folder
 
 
 def _prepare(
     corpus: str | Iterable[Passage],
-    target: Path,
+    target: str,
+    work: Mirror,
     config: RetrievalConfig,
     encoder: Encoder,
     display: Display,
 ) -> tuple[Iterable[Passage], Plan]:
-    if storage.is_remote(str(target)):
-        raise InputError("an index is built in a local folder; copy it to the object store after")
     passages = CorpusFile(corpus) if isinstance(corpus, str) else corpus
     found = survey(passages, sample=200, display=display)
     plan = make_plan(found, encoder.digest, encoder.dim, config)
-    if (target / INFO).exists():
+    if _is_index(target):
         if IndexInfo.load(target).plan != plan.digest:
             raise InputError(
                 f"{target} holds the index of another corpus, checkpoint or settings. "
                 "Choose another folder, or delete that one."
             )
         return passages, plan
-    if target.exists() and any(target.iterdir()):
+    begun = work.has(PLAN)
+    # A killed upload of this build leaves an index without its last file at the URL.
+    if Mirror(target).names("*") and not (work.remote and begun):
         raise InputError(f"{target} exists and is no index. Choose another folder.")
-    work = work_folder(target)
-    if not (work / "plan.json").exists():
-        storage.require_space(work, needed_space(plan, found, encoder), "building the index")
+    if not (work.remote or begun):
+        needed = needed_space(plan, found, encoder)
+        storage.require_space(work.folder, needed, "building the index")
     agree(work, plan)
     return passages, plan
 
 
-def _finished(target: Path, work: Path) -> IndexInfo:
+def _finished(target: str, work: Mirror) -> IndexInfo:
     """The index that is there; what a kill right after its publication left is removed."""
-    shutil.rmtree(work, ignore_errors=True)
+    work.remove()
     return IndexInfo.load(target)
 
 
@@ -172,8 +198,8 @@ def needed_space(plan: Plan, found: Survey, encoder: Encoder) -> int:
     return space(plan, found.bytes, tokens_per_passage(encoder, found.sample)).peak
 
 
-def _merge(work: Path, plan: Plan, checkpoint: str, target: Path, display: Display) -> IndexInfo:
+def _merge(work: Mirror, plan: Plan, checkpoint: str, target: str, display: Display) -> IndexInfo:
     compress_shards(work, plan, display)
-    if target.exists():
-        target.rmdir()
+    if not work.remote and Path(target).exists():
+        Path(target).rmdir()
     return join(work, plan, checkpoint, target)

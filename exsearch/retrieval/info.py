@@ -42,13 +42,13 @@ class IndexInfo(Record):
 
     @classmethod
     def load(cls, folder: str | Path) -> IndexInfo:
-        """Read a finished index's description.
+        """Read the description of a finished index, in a folder or at a URL.
 
         Raises:
             StorageError: `folder` is no finished index.
         """
-        path = Path(folder) / INFO
-        if not path.exists():
+        path = storage.join(folder, INFO)
+        if not storage.exists(path):
             raise StorageError(
                 f"{folder} is no index (it has no {INFO}). Build one: "
                 f"exsearch index --set data.corpus=FILE --set retrieval.index={folder}"

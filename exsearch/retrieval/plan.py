@@ -6,7 +6,6 @@ import hashlib
 from array import array
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -14,6 +13,7 @@ import numpy as np
 from exsearch import storage
 from exsearch.config import RetrievalConfig
 from exsearch.errors import InputError
+from exsearch.mirror import Mirror
 from exsearch.records import Passage, canonical_json
 from exsearch.retrieval.progress import Display
 
@@ -118,14 +118,14 @@ def make_plan(found: Survey, checkpoint: str, dim: int, config: RetrievalConfig)
     )
 
 
-def agree(work: Path, plan: Plan) -> None:
+def agree(work: Mirror, plan: Plan) -> None:
     """Write the plan of a new build; refuse to go on with one that was planned otherwise.
 
     Raises:
         InputError: the unfinished build has another corpus, checkpoint or settings.
     """
-    path = work / PLAN
-    if not path.exists():
+    path = storage.join(work.place, PLAN)
+    if not work.has(PLAN):
         storage.write_json(path, asdict(plan))
         return
     before, now = storage.read_json(path), asdict(plan)
@@ -133,17 +133,19 @@ def agree(work: Path, plan: Plan) -> None:
     if changed:
         told = ", ".join(f"{key}: {before.get(key)} then, {now[key]} now" for key in changed)
         raise InputError(
-            f"the unfinished index in {work} was begun differently ({told}). "
+            f"the unfinished index in {work.place} was begun differently ({told}). "
             "Go on with the same corpus and settings, or delete that folder to start anew."
         )
 
 
-def load_plan(work: Path) -> Plan:
+def load_plan(work: Mirror) -> Plan:
     """The plan of an unfinished build.
 
     Raises:
         InputError: nothing has been encoded there.
     """
-    if not (work / PLAN).exists():
-        raise InputError(f"nothing to merge: {work} holds no encoded shards. Encode them first.")
-    return Plan(**storage.read_json(work / PLAN))
+    if not work.has(PLAN):
+        raise InputError(
+            f"nothing to merge: {work.place} holds no encoded shards. Encode them first."
+        )
+    return Plan(**storage.read_json(storage.join(work.place, PLAN)))

@@ -1,7 +1,7 @@
 """What a training run is told, and what it says when it is done.
 
 Nothing here imports torch: a process that only plans or submits can use it.
-The output folder of a run:
+The output folder of a run, on a disk or at a URL:
 
     job.json      what was asked for
     log.jsonl     one line per optimizer step
@@ -13,12 +13,11 @@ The output folder of a run:
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Literal
 
 from pydantic import ValidationError
 
-from exsearch import storage
+from exsearch import mirror, storage
 from exsearch.agent.model_files import model_digest
 from exsearch.config import Section, TrainingConfig
 from exsearch.errors import InputError
@@ -29,7 +28,7 @@ class TrainingJob(Section):
     """One weighted supervised run, for `sft` and `align` alike."""
 
     model: str
-    """Folder of the model to start from, in Hugging Face format."""
+    """Folder or URL of the model to start from, in Hugging Face format."""
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     """Type of the saved weights and of the arithmetic; the weights in training are float32.
 
@@ -39,7 +38,7 @@ class TrainingJob(Section):
     examples: str
     """JSON lines of `records.Example`."""
     output: str
-    """Local folder for everything the run writes."""
+    """Folder or URL for everything the run writes."""
     settings: TrainingConfig = TrainingConfig()
     """Optimisation settings."""
     seed: int = 0
@@ -51,6 +50,17 @@ class TrainingJob(Section):
     def checkpoint(self) -> str:
         """Where the trained model appears."""
         return storage.join(self.output, "checkpoint")
+
+    def with_local_inputs(self) -> TrainingJob:
+        """The same job, its model and examples at paths: what is at URLs is brought here.
+
+        Raises:
+            InputError: there is nothing at a URL.
+            StorageError: it cannot be read.
+        """
+        return self.model_copy(
+            update={"model": mirror.local(self.model), "examples": mirror.local(self.examples)}
+        )
 
     def fingerprint(self) -> str:
         """Digest of all that decides the trained weights: settings, examples, model.
@@ -70,7 +80,7 @@ class TrainingJob(Section):
         return storage.digest_bytes(
             canonical_json(asked).encode(),
             storage.digest_file(self.examples).encode(),
-            model_digest(self.model).encode(),
+            model_digest(mirror.local(self.model)).encode(),
         )
 
 
@@ -128,7 +138,7 @@ def read_job(path: str) -> TrainingJob:
 def finished(job: TrainingJob, fingerprint: str) -> TrainingResult | None:
     """The result of this very job, if it is already there."""
     path = storage.join(job.output, "result.json")
-    if not storage.exists(path) or not Path(job.checkpoint).is_dir():
+    if not storage.exists(path) or not storage.exists(job.checkpoint):
         return None
     try:
         result = TrainingResult.model_validate_json(storage.read_text(path))

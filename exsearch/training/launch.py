@@ -50,11 +50,10 @@ def launch(
 
     Raises:
         InputError: the model, the examples or the output folder cannot be used.
+        StorageError: they are at a URL whose store cannot be reached.
         ExSearchError: the run failed; the message ends with its last lines.
         KeyboardInterrupt: the run was interrupted (Ctrl-C or SIGTERM); the child is gone.
     """
-    if storage.is_remote(job.output):
-        raise InputError(f"{job.output}: training writes to a local or mounted folder, not a URL")
     done = finished(job, job.fingerprint())
     if done is not None:
         return done

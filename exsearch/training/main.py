@@ -15,7 +15,7 @@ Two processes on one machine, ZeRO-3 if the job's settings say `zero_stage: 3`:
 
 Several machines: the same line without `--standalone --nproc_per_node`, under the
 PET_NNODES, PET_NODE_RANK, PET_MASTER_ADDR, ... that a PyTorchJob sets; the output
-folder must then be on a file system that all of them mount.
+folder must then be on a file system that all of them mount, or at a URL.
 
 Events go to standard output, one JSON object a line (`journal`). Exit codes: 0 done,
 1 failed, 2 unusable input. `exsearch sft` and `exsearch align` run this through
@@ -56,7 +56,7 @@ def main(path: str) -> int:
 
 def _run(path: str) -> TrainingResult:
     """What can be refused is refused before torch is imported, which takes long."""
-    job = read_job(path)
+    job = read_job(path).with_local_inputs()
     fingerprint = job.fingerprint()
     done = finished(job, fingerprint)
     if done is not None:

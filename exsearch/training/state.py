@@ -12,13 +12,15 @@ from pathlib import Path
 
 from exsearch import storage
 
-_MARK = "whole"
-_OWNER = "fingerprint"
+MARK = "whole"
+"""Name of the file that says that every process has finished its part."""
+OWNER = "fingerprint"
+"""Name of the file that says whose checkpoints they are."""
 
 
 def prepare(folder: Path, fingerprint: str, *, resume: bool) -> None:
     """Keep the checkpoints of this very job, and no others."""
-    owner = folder / _OWNER
+    owner = folder / OWNER
     same = owner.is_file() and owner.read_text() == fingerprint
     if not (resume and same):
         with storage.explained(folder, "clear"):
@@ -33,7 +35,7 @@ def _number(folder: Path) -> int:
 
 def newest(folder: Path) -> Path | None:
     """The whole checkpoint that is furthest on."""
-    whole = [path.parent for path in folder.glob(f"checkpoint-*/{_MARK}")]
+    whole = [path.parent for path in folder.glob(f"checkpoint-*/{MARK}")]
     return max(whole, key=_number, default=None)
 
 
@@ -44,7 +46,7 @@ def steps_of(checkpoint: Path | None) -> int:
 
 def mark(checkpoint: Path) -> None:
     """Declare a checkpoint whole and remove all others."""
-    storage.write_atomic(checkpoint / _MARK, "")
+    storage.write_atomic(checkpoint / MARK, "")
     for other in checkpoint.parent.glob("checkpoint-*"):
         if other != checkpoint:
             shutil.rmtree(other)

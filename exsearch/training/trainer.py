@@ -39,6 +39,7 @@ from transformers import (
 
 from exsearch.config import TrainingConfig
 from exsearch.errors import ExSearchError
+from exsearch.mirror import Mirror
 from exsearch.training import state
 from exsearch.training.batching import deal, plan_steps
 from exsearch.training.dataset import Row
@@ -118,16 +119,19 @@ class WeightedTrainer(Trainer):
         settings: TrainingConfig,
         clip_scale: float,
         journal: Journal | None,
+        work: Mirror | None = None,
     ) -> None:
         """
         Args:
+            work: the run's folder, of which `args.output_dir` is `state/`; default: the one
+                above that.
             clip_scale: the factor between the loss and a per-token loss, by which
                 `args.max_grad_norm` was multiplied.
             journal: where steps are noted; None on all ranks but the first.
         """
         self.steps = dataset
         self.settings, self.clip_scale, self.journal = settings, clip_scale, journal
-        self.began = 0.0
+        self.work, self.began = work or Mirror(Path(str(args.output_dir)).parent), 0.0
         super().__init__(model=model, args=args, train_dataset=dataset, callbacks=[_NoFinalState()])
         self.remove_callback(PrinterCallback)
         self.base = base_of(model)
@@ -240,7 +244,15 @@ class WeightedTrainer(Trainer):
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         super()._save_checkpoint(model, trial)
         self.accelerator.wait_for_everyone()
+        name = f"state/checkpoint-{self.state.global_step}"
+        if self.is_local_process_zero():
+            self.work.send(name)  # at a URL: the files of all ranks of this node
+        self.accelerator.wait_for_everyone()
+        if self.is_world_process_zero() or (self.work.remote and self.is_local_process_zero()):
+            state.mark(self.work.folder / name)
         if self.is_world_process_zero():
-            folder = Path(str(self.args.output_dir))
-            state.mark(folder / f"checkpoint-{self.state.global_step}")
+            self.work.send("log.jsonl", f"{name}/{state.MARK}")
+            for older in {Path(file).parent for file in self.work.names("state/checkpoint-*/*")}:
+                if older.as_posix() != name:
+                    self.work.remove(older.as_posix())
         self.accelerator.wait_for_everyone()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import fnmatch
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -284,3 +285,75 @@ def test_the_build_script_says_that_it_needs_an_engine(tmp_path: Path) -> None:
     )  # fmt: skip
     assert done.returncode == 1
     assert "install podman or docker" in done.stderr
+
+
+IMITATION = """
+case "$1 $2" in
+"-m venv")
+    mkdir -p "$3/bin" "$3/lib"
+    for name in python pip exsearch; do
+        program="$3/bin/$name"
+        printf '#!/bin/sh\\necho "ran: %s $*" "cache=$EXSEARCH_CACHE" >>LOG\\n' $name >"$program"
+        chmod +x "$program"
+    done;;
+*) exec REAL "$@";;
+esac
+"""
+"""An interpreter whose environments hold programs that only note how they were called."""
+
+
+@EVERY
+def test_the_check_does_what_the_containerfile_says(role: str, tmp_path: Path) -> None:
+    log, place = tmp_path / "log", tmp_path / "temporary"
+    place.mkdir()
+    text = IMITATION.replace("LOG", str(log)).replace("REAL", sys.executable)
+    environment = {"PATH": "/usr/bin:/bin", "PYTHON": str(stand_in(tmp_path, text))}
+    done = subprocess.run(
+        [ROOT / "images/check.sh", role],
+        env={**environment, "TMPDIR": str(place)}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    called = log.read_text(encoding="utf-8")
+    steps = " ".join(each.rest for each in instructions(role) if each.word == "RUN")
+    flags = re.findall(r"--(?:constraint|requirement) \S+", steps)
+    assert len(flags) == 3
+    assert f"ran: pip install {' '.join(flags)}" in called
+    assert ("library()" in called) == ("library()" in steps)
+    if "library()" in steps:
+        assert re.search(rf"library\(\) cache={place}/\S+/opt/exsearch/cache", called)
+    assert ("pip uninstall" in called) == ("pip uninstall" in steps), "the CPU engine's step"
+    command = [word for word in json.loads(last(role, "CMD")) if not word.startswith("-")]
+    assert f"ran: exsearch {' '.join([*command[:1], '--help'])}" in called
+    assert re.search(rf"{role}: 0 packages, \d+ MB, \d+ s", done.stdout)
+    assert list(place.iterdir()) == [], "the temporary folder is removed"
+
+
+def test_the_check_refuses_and_fails_as_it_should(tmp_path: Path) -> None:
+    script = ROOT / "images/check.sh"
+    refused = subprocess.run([script, "cook"], capture_output=True, text=True, check=False)
+    assert refused.returncode == 2
+    assert "cook" in refused.stderr
+    broken = stand_in(tmp_path, 'echo "no venv here" >&2; exit 3')
+    place = tmp_path / "temporary"
+    place.mkdir()
+    failed = subprocess.run(
+        [script, "tools"],
+        env={"PATH": "/usr/bin:/bin", "PYTHON": str(broken), "TMPDIR": str(place)},
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert failed.returncode != 0
+    assert "no venv here" in failed.stderr
+    assert list(place.iterdir()) == []
+
+
+@pytest.mark.skipif(
+    not os.environ.get("EXSEARCH_IMAGE_CHECK"),
+    reason="set EXSEARCH_IMAGE_CHECK=1: it takes minutes",
+)
+@pytest.mark.timeout(3600)
+@EVERY
+def test_it_installs_and_starts(role: str) -> None:
+    done = subprocess.run(
+        [ROOT / "images/check.sh", role], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr

@@ -12,6 +12,7 @@ import torch
 from training_world import make_job, make_world, weights_of
 
 from exsearch.errors import ExSearchError, InputError, StorageError
+from exsearch.mirror import Mirror
 from exsearch.training import state
 from exsearch.training.launch import launch
 from exsearch.training.plan import plan
@@ -35,7 +36,7 @@ def test_a_cpu_computes_in_what_the_job_says(
 ) -> None:
     job = make_job(world, tmp_path).model_copy(update={"dtype": dtype})
     planned: Any = SimpleNamespace(mean_targets=1.0)
-    assert make_arguments(job, planned).bf16 is lowered
+    assert make_arguments(job, planned, Mirror(job.output)).bf16 is lowered
 
 
 def test_bfloat16_trains_almost_the_same_model(world: Path, tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from exsearch.config import RetrievalConfig
 from exsearch.errors import InputError, StorageError
+from exsearch.mirror import Mirror
 from exsearch.records import Passage
 from exsearch.retrieval.files import load_array, remove_leftovers, save_array, writing
 from exsearch.retrieval.index import parse_part, work_folder
@@ -153,17 +154,18 @@ def test_shards_cover_the_corpus() -> None:
 
 @pytest.mark.parametrize("change", [{"corpus": "other"}, {"nbits": 4}, {"checkpoint": "z"}])
 def test_a_build_goes_on_only_as_it_was_begun(tmp_path: Path, change: dict[str, Any]) -> None:
-    agree(tmp_path, plan())
-    agree(tmp_path, plan())
-    assert load_plan(tmp_path) == plan()
+    work = Mirror(tmp_path)
+    agree(work, plan())
+    agree(work, plan())
+    assert load_plan(work) == plan()
     with pytest.raises(InputError, match=next(iter(change))):
-        agree(tmp_path, plan(**change))
+        agree(work, plan(**change))
     assert plan(**change).digest != plan().digest
 
 
 def test_nothing_to_merge(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="nothing to merge"):
-        load_plan(tmp_path)
+        load_plan(Mirror(tmp_path))
 
 
 @pytest.mark.parametrize("text", ["", "1", "2/2", "-1/2", "a/b", "1/", "/2", "0/0"])
