@@ -16,7 +16,7 @@ export TOKENIZERS_PARALLELISM ?= false
 LAYERS := test-retrieval test-engine test-training test-loop test-pipeline test-kube test-manifests test-serving test-browser
 CODE   := exsearch components pipelines tests benchmarks
 
-.PHONY: help setup demo test test-unit $(LAYERS) lint bench images clean
+.PHONY: help setup demo test test-unit $(LAYERS) lint bench images image-check clean
 
 help:  ## Say what there is (and test-LAYER: one layer of tests)
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 18
@@ -63,6 +63,9 @@ bench: setup  ## Every benchmark; results go to benchmarks/results
 
 images:  ## Build the container images (needs podman or docker)
 	images/build.sh
+
+image-check:  ## Install and start images without an engine (ROLE=tools, …; default: all)
+	images/check.sh $(ROLE)
 
 clean:  ## Remove what was made (runs, caches), not the environment
 	rm -rf runs .cache build dist *.egg-info .pytest_cache .ruff_cache .hypothesis

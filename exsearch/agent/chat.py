@@ -15,6 +15,7 @@ from typing import Any
 
 import jinja2
 
+from exsearch import mirror
 from exsearch.errors import InputError
 from exsearch.records import Conversation, Message, Segment, Transcript
 from exsearch.storage import digest_bytes, explained
@@ -61,12 +62,12 @@ class ChatFormat:
 
     @classmethod
     def load(cls, model: str | Path) -> ChatFormat:
-        """Open the tokenizer in a model folder."""
+        """Open the tokenizer in a model folder, or at a URL."""
         from transformers import AutoTokenizer
 
         with explained(model, "open the tokenizer of"):
             try:
-                tokenizer = AutoTokenizer.from_pretrained(str(model))
+                tokenizer = AutoTokenizer.from_pretrained(mirror.local(str(model)))
             except ValueError as error:
                 raise InputError(f"{model} holds no usable tokenizer: {error}") from error
         return cls(tokenizer)

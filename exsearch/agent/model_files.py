@@ -5,17 +5,18 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from exsearch import mirror
 from exsearch.errors import InputError
 from exsearch.storage import digest_bytes, digest_file
 
 
 def model_folder(path: str) -> Path:
-    """The folder, checked to hold what an engine needs.
+    """The folder, checked to hold what an engine needs; of a URL the local copy.
 
     Raises:
         InputError: it is missing, or lacks a readable config, tokenizer or weights.
     """
-    folder = Path(path)
+    folder = Path(mirror.local(path))
     if not folder.is_dir():
         raise InputError(
             f"no model folder at {path!r}: set model.path to a folder in Hugging Face format"

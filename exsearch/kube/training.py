@@ -121,15 +121,14 @@ def _require_shared(job: TrainingJob, cluster: ClusterConfig) -> None:
         InputError: something lies outside of the shared volume.
     """
     mount = cluster.storage.mount
-    if not cluster.storage.claim:
-        raise InputError(
-            "training in pods needs a volume that they share with this step: set "
-            "cluster.storage.claim, or cluster.training.launcher=local"
-        )
     local = [p for p in (job.output, job.model, job.examples) if not storage.is_remote(p)]
+    if local and not cluster.storage.claim:
+        raise InputError(
+            f"training pods cannot see {', '.join(local)}: put it at a URL, set "
+            "cluster.storage.claim to a volume that they share with this step, or set "
+            "cluster.training.launcher=local"
+        )
     outside = [path for path in local if not PurePosixPath(path).is_relative_to(mount)]
-    if storage.is_remote(job.output):
-        outside.append(job.output)
     if outside:
         raise InputError(
             f"training pods see the volume at {mount} only, and this step names "

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from exsearch import storage
+from exsearch import mirror, storage
 from exsearch.config import RetrievalConfig
 from exsearch.errors import InputError
 from exsearch.retrieval import compat
@@ -37,7 +37,7 @@ class Encoder:
     """A ColBERT checkpoint, ready to encode.
 
     Args:
-        checkpoint: folder, hub id, or `demo`.
+        checkpoint: folder, URL, hub id, or `demo`.
         config: lengths and batch size.
 
     Raises:
@@ -50,6 +50,7 @@ class Encoder:
         from colbert.infra import ColBERTConfig
         from colbert.modeling.base_colbert import BaseColBERT
 
+        checkpoint = mirror.local(checkpoint)
         folder = demo_folder() if checkpoint == DEMO else compat.checkpoint_folder(checkpoint)
         self.folder = str(folder)
         self.digest = checkpoint_digest(folder)

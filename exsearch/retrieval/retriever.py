@@ -13,9 +13,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Protocol
 
-from exsearch import storage
+from exsearch import mirror, storage
 from exsearch.config import RunConfig
-from exsearch.errors import ExSearchError, InputError, RetrieverError
+from exsearch.errors import ExSearchError, RetrieverError
 from exsearch.records import Passage
 
 BATCH = 32
@@ -152,11 +152,12 @@ def _fail(batch: Sequence[_Call], error: Exception) -> None:
 
 
 def open_retriever(config: RunConfig) -> Retriever:
-    """The retriever that the configuration names: a service, or an index on disk.
+    """The retriever that the configuration names: a service, or an index.
+
+    An index at a URL is first copied to the scratch folder: it is memory-mapped.
 
     Raises:
         RetrieverError: the service does not answer.
-        InputError: the index is on an object store, where it cannot be memory-mapped.
         StorageError: there is no index.
     """
     settings = config.retrieval
@@ -167,12 +168,7 @@ def open_retriever(config: RunConfig) -> Retriever:
     from exsearch.retrieval.searcher import Searcher
 
     folder = settings.index or storage.join(config.run, "index")
-    if storage.is_remote(folder):
-        raise InputError(
-            f"the index {folder} cannot be opened where it is: copy it to a local disk and set "
-            "retrieval.index, or set retrieval.url to a service that has it"
-        )
-    return LocalRetriever(Searcher(folder, settings.checkpoint or None))
+    return LocalRetriever(Searcher(mirror.local(folder), settings.checkpoint or None))
 
 
 async def search_once(retriever: Retriever, text: str, k: int) -> list[Passage]:

@@ -221,21 +221,6 @@ async def test_a_schedule_deleted_or_disabled_by_hand_comes_back(
     assert made["status"] == "ENABLED"
 
 
-@pytest.mark.parametrize("deleted", [False, True], ids=["kept", "deleted at once"])
-async def test_a_renamed_schedule_leaves_none_behind(
-    hand: Hand, agents: Agents, kubeflow: KubeflowWithRuns, deleted: bool
-) -> None:
-    agents.create("bot", spec(kubeflow.url))
-    await hand.settle()
-    agents.patch("bot", {"spec": {"pipeline": {"name": "weekly"}}})
-    if deleted:
-        agents.delete("bot")
-    await hand.settle()
-    names = [r["display_name"] for r in kubeflow.recurring.values()]
-    assert names == ([] if deleted else ["weekly"])
-    assert kubeflow.most_enabled == 1
-
-
 async def test_an_edited_spec_reaches_settings_service_and_schedule(
     hand: Hand, agents: Agents, kubeflow: KubeflowWithRuns
 ) -> None:
