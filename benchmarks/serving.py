@@ -60,15 +60,13 @@ class Told:
 
 
 @contextmanager
-def server(run: Path, more: Sequence[str]) -> Iterator[str]:
+def server(run: Path) -> Iterator[str]:
     """`exsearch serve --run RUN` on a free port; gives its address."""
     port = free_port()
     command = [str(Path(sys.executable).with_name("exsearch")), "serve", "--run", str(run)]
     # A file: nobody reads a pipe while the clients ask, and a full one would stop the server.
     with tempfile.TemporaryFile() as said:
-        yield from _started(
-            [*command, "--port", str(port), *more], f"http://127.0.0.1:{port}", said
-        )
+        yield from _started([*command, "--port", str(port)], f"http://127.0.0.1:{port}", said)
 
 
 def _started(command: list[str], url: str, said: IO[bytes]) -> Iterator[str]:
@@ -216,7 +214,7 @@ def main() -> None:
             lines = (run / "questions.jsonl").read_text().splitlines()
             asked = [json.loads(line)["question"] for line in lines]
             questions = [asked[n % len(asked)] for n in range(needed)]
-        with server(run, []) as url:
+        with server(run) as url:
             result = asyncio.run(measure(url, questions))
     name = "serving" if options.run else "serving_tiny"
     finish(name, {**result, "machine": machine()})

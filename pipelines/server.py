@@ -69,7 +69,7 @@ class Server:
         self._pipelines: Any = api.PipelineServiceApi(client)
         self._uploads: Any = api.PipelineUploadServiceApi(client)
         self._experiments: Any = api.ExperimentServiceApi(client)
-        self._runs: Any = api.RunServiceApi(client)
+        self.runs: Any = api.RunServiceApi(client)
         self._recurring: Any = api.RecurringRunServiceApi(client)
 
     def upload(self) -> Version:
@@ -80,7 +80,7 @@ class Server:
             known = self._pipeline_id()
             if known is None:
                 # Made empty: uploading it would make a first version that has the pipeline's name.
-                bare = api.V2beta1Pipeline(name=name, display_name=name, **self._namespace())
+                bare = api.V2beta1Pipeline(name=name, display_name=name, **self.namespace())
                 known = self._create(
                     lambda: self._pipelines.pipeline_service_create_pipeline(bare).pipeline_id,
                     self._pipeline_id,
@@ -108,7 +108,7 @@ class Server:
             runtime_config=self._arguments(),
             service_account=self.config.cluster.service_account,
         )
-        run = self._ask("start a run", lambda: self._runs.run_service_create_run(body))
+        run = self.ask("start a run", lambda: self.runs.run_service_create_run(body))
         return str(run.run_id)
 
     def schedule(self) -> Scheduled:
@@ -119,12 +119,12 @@ class Server:
         """
         version = self.upload()
         wanted = self._wanted(version)
-        own = [r for r in self._recurring_runs() if r.display_name == self.pipeline.name]
+        own = [r for r in self.recurring_runs() if r.display_name == self.pipeline.name]
         same = [r for r in own if _facts(r) == _facts(wanted)]
         kept = same[0] if same else self._make(wanted)
         others = [r for r in own if r.recurring_run_id != kept.recurring_run_id]
         for other in others:
-            self._remove(other.recurring_run_id)
+            self.remove(other.recurring_run_id)
         self._switch(kept)
         change = "unchanged" if same and not others else "replaced" if own else "made"
         return Scheduled(kept.recurring_run_id, change, version)
@@ -133,10 +133,10 @@ class Server:
 
     def _pipeline_id(self) -> str | None:
         try:
-            found = self._ask(
+            found = self.ask(
                 "look the pipeline up",
                 lambda: self._pipelines.pipeline_service_get_pipeline_by_name(
-                    self.pipeline.name, **self._namespace()
+                    self.pipeline.name, **self.namespace()
                 ),
             )
         except NotThere:
@@ -160,7 +160,7 @@ class Server:
             listed = self._all(
                 "list experiments",
                 lambda **page: self._experiments.experiment_service_list_experiments(
-                    filter=_named(name), **self._namespace(), **page
+                    filter=_named(name), **self.namespace(), **page
                 ),
                 "experiments",
             )
@@ -169,17 +169,18 @@ class Server:
         return look() or self._create(
             lambda: (
                 self._experiments.experiment_service_create_experiment(
-                    api.V2beta1Experiment(display_name=name, **self._namespace())
+                    api.V2beta1Experiment(display_name=name, **self.namespace())
                 ).experiment_id
             ),
             look,
         )
 
-    def _recurring_runs(self) -> list[Any]:
+    def recurring_runs(self) -> list[Any]:
+        """Recurring runs whose name holds the pipeline's, as the server has them."""
         return self._all(
             "list schedules",
             lambda **page: self._recurring.recurring_run_service_list_recurring_runs(
-                filter=_named(self.pipeline.name), **self._namespace(), **page
+                filter=_named(self.pipeline.name), **self.namespace(), **page
             ),
             "recurring_runs",
         )
@@ -196,7 +197,7 @@ class Server:
             max_concurrency=str(schedule.max_concurrency),
             no_catchup=not schedule.catchup,
             mode=api.RecurringRunMode.DISABLE,
-            **self._namespace(),
+            **self.namespace(),
         )
 
     def _arguments(self) -> Any:
@@ -211,14 +212,15 @@ class Server:
     # --- changes
 
     def _make(self, wanted: Any) -> Any:
-        return self._ask(
+        return self.ask(
             "make the schedule",
             lambda: self._recurring.recurring_run_service_create_recurring_run(wanted),
         )
 
-    def _remove(self, recurring_run: str) -> None:
+    def remove(self, recurring_run: str) -> None:
+        """Remove a recurring run by its id, if it is still there."""
         with suppress(NotThere):  # someone else has removed it
-            self._ask(
+            self.ask(
                 "remove the old schedule",
                 lambda: self._recurring.recurring_run_service_delete_recurring_run(recurring_run),
             )
@@ -233,17 +235,18 @@ class Server:
             if wanted
             else self._recurring.recurring_run_service_disable_recurring_run
         )
-        self._ask("switch the schedule", lambda: change(name))
+        self.ask("switch the schedule", lambda: change(name))
 
     # --- how
 
-    def _namespace(self) -> dict[str, str]:
+    def namespace(self) -> dict[str, str]:
+        """The namespace as an argument of requests, where the server keeps profiles apart."""
         return {"namespace": self.config.cluster.namespace} if self.pipeline.multi_user else {}
 
     def _create(self, make: Callable[[], str], look: Callable[[], str | None]) -> str:
         """Make something; where another has made it meanwhile, use that."""
         try:
-            return str(self._ask("create", make))
+            return str(self.ask("create", make))
         except AlreadyThere:
             found = look()
             if found is None:
@@ -255,13 +258,19 @@ class Server:
         found: list[Any] = []
         token = ""
         while True:
-            page = self._ask(doing, lambda token=token: ask(page_token=token, page_size=PAGE))
+            page = self.ask(doing, lambda token=token: ask(page_token=token, page_size=PAGE))
             found += getattr(page, field) or []
             token = page.next_page_token or ""
             if not token:
                 return found
 
-    def _ask(self, doing: str, request: Callable[[], Any]) -> Any:
+    def ask(self, doing: str, request: Callable[[], Any]) -> Any:
+        """Send a request; what goes wrong is said with what was being done.
+
+        Raises:
+            InputError: the server refuses.
+            ExSearchError: it does not answer, or fails.
+        """
         host = self.pipeline.host
         try:
             return request()

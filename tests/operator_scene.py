@@ -17,6 +17,8 @@ import pytest
 from kube_api.cluster import Cluster
 from kubernetes import client
 
+from exsearch.operator.crd import definition
+
 GROUP = ("exsearch.dev", "v1alpha1")
 Object = dict[str, Any]
 
@@ -267,3 +269,14 @@ def wait_for(check: Callable[[], Any], seconds: float = 20.0) -> Any:
             last = error
         time.sleep(0.1)
     raise AssertionError(f"not within {seconds:.0f} s: {last}")
+
+
+def install(cluster: Cluster) -> None:
+    """Have the cluster serve SearchAgents; no harm where it does."""
+    api = client.ApiextensionsV1Api(cluster.client())
+    try:
+        api.create_custom_resource_definition(definition())
+    except client.ApiException as error:
+        if error.status != 409:
+            raise
+    wait_for(lambda: cluster.custom.list_cluster_custom_object(*GROUP, "searchagents"))

@@ -24,7 +24,7 @@ from exsearch.serving.agent import ServedAgent
 from exsearch.serving.app import create_app
 from exsearch.serving.feedback import LearningLog
 from exsearch.serving.metrics import Metrics
-from exsearch.serving.server import Server, _uvicorn
+from exsearch.serving.server import Server, uvicorn_config
 
 CODE = re.compile(r"code (\w+)")
 
@@ -125,7 +125,7 @@ def serving(
             agents.append(other)
         metrics.follow(admission, [a.health for a in agents], agents[0].setting.retriever)
         app = create_app(agents, config, metrics, LearningLog(config.learning), token)
-        server = Server(_uvicorn(app, "127.0.0.1", port, config.drain), agents, config.drain)
+        server = Server(uvicorn_config(app, "127.0.0.1", port, config.drain), agents, config.drain)
         loop = asyncio.get_running_loop()
         started.append(Served(f"http://127.0.0.1:{port}", server, agents, loop))
         watches = [asyncio.create_task(a.health.watch(a.setting)) for a in agents if watch]

@@ -10,7 +10,6 @@ import json
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -139,7 +138,7 @@ def _server(config: RunConfig) -> Server:
     from exsearch.pipelines.server import Server
 
     server = Server(config)
-    client = server._runs.api_client.rest_client
+    client = server.runs.api_client.rest_client
     request = client.request
 
     def in_time(*args: Any, _request_timeout: Any = None, **more: Any) -> Any:
@@ -157,7 +156,7 @@ def _schedule(config: RunConfig) -> Recurring:
 
 
 def _own(server: Server) -> list[Any]:
-    runs = server._recurring_runs()
+    runs = server.recurring_runs()
     return [run for run in runs if run.display_name == server.pipeline.name]
 
 
@@ -169,24 +168,21 @@ def _stands(config: RunConfig, known: str) -> bool:
 
 
 def _remove(config: RunConfig) -> None:
-    from exsearch.pipelines.server import NotThere
-
     server = _server(config)
     for run in _own(server):
-        with suppress(NotThere):  # someone else has removed it
-            server._remove(run.recurring_run_id)
+        server.remove(run.recurring_run_id)
 
 
 def _last_run(config: RunConfig, recurring: str) -> Run | None:
     server = _server(config)
     equals = {"operation": "EQUALS", "key": "recurring_run_id", "stringValue": recurring}
-    page = server._ask(
+    page = server.ask(
         "list the runs of the schedule",
-        lambda: server._runs.run_service_list_runs(
+        lambda: server.runs.run_service_list_runs(
             filter=json.dumps({"predicates": [equals]}),
             sort_by="created_at desc",
             page_size=1,
-            **server._namespace(),
+            **server.namespace(),
         ),
     )
     return _read(page.runs[0], config.pipeline.host) if page.runs else None

@@ -20,7 +20,6 @@ from typing import Any
 
 import httpx
 
-from exsearch.config import RunConfig
 from exsearch.errors import ExSearchError, InputError
 from exsearch.kube.serving import mode, read_service
 from exsearch.operator import status as states
@@ -246,7 +245,7 @@ class Look:
         runs fare, and that the schedule is still there.
         """
         config = settings(agent, standing.withdrawn)
-        known, run = _known(self.status, config.pipeline.name)
+        known, run = _known(self.status)
         soon = time.monotonic() - self.memory.looked < self.means.pace.kubeflow
         if known is not None and known.digest != schedule_digest(config):
             known = None
@@ -254,7 +253,6 @@ class Look:
             return known, run, None
         pipelines = self.means.pipelines
         try:
-            await self._forget_former(config)
             if known is None or not await pipelines.stands(config, known.id):
                 known = await pipelines.schedule(config)
                 self.actions.append(f"scheduled {known.name}")
@@ -265,14 +263,6 @@ class Look:
             return known, run, Trouble("KubeflowAway", str(error))
         self.memory.looked = time.monotonic()
         return known, newest or run, None
-
-    async def _forget_former(self, config: RunConfig) -> None:
-        """Remove the recurring run of the name that the schedule had before."""
-        name = self.status.get("recurringRun", {}).get("name", config.pipeline.name)
-        if name != config.pipeline.name:
-            pipeline = config.pipeline.model_copy(update={"name": name})
-            await self.means.pipelines.remove(config.model_copy(update={"pipeline": pipeline}))
-            self.actions.append(f"unscheduled {name}")
 
     # --- writing
 
@@ -339,7 +329,6 @@ class Look:
         """Remove the recurring run; why it cannot be."""
         try:
             agent = read_agent(self.item)
-            await self._forget_former(agent.run)
             await self.means.pipelines.remove(agent.run)
         except ExSearchError as error:
             return Trouble("NotUnscheduled", str(error))
@@ -347,10 +336,10 @@ class Look:
         return None
 
 
-def _known(status: dict[str, Any], name: str) -> tuple[Recurring | None, Run | None]:
+def _known(status: dict[str, Any]) -> tuple[Recurring | None, Run | None]:
     """Schedule and newest run, as the status tells of them."""
     recurring, last = status.get("recurringRun"), status.get("lastRun")
-    known = Recurring(**recurring) if recurring and recurring["name"] == name else None
+    known = Recurring(**recurring) if recurring else None
     if not last:
         return known, None
     text = {key: last.get(key, "") for key in ("id", "name", "state", "started", "finished", "url")}

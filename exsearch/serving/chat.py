@@ -84,7 +84,7 @@ def router(agents: Mapping[str, ServedAgent], remembered: Remembered) -> APIRout
         [place] = agent.take()
         answered = await agent.answer(ask, place)
         remembered.add(answered)
-        return Json(answers.completion(answered, agent.name, len(asked.messages) - 1))
+        return Json(answers.completion(answered, agent.name, asked.ignored))
 
     @routes.get("/models")
     async def models() -> Response:
@@ -146,9 +146,8 @@ class EventStream(Response):
             await self._say(send, outcome.body() | {"exsearch": {"request_id": self._ask.request}})
         else:
             self._remembered.add(outcome)
-            ignored = len(self._asked.messages) - 1
             await self._say(send, self._chunks.answer(outcome.answer))
-            await self._say(send, self._chunks.end(outcome, ignored))
+            await self._say(send, self._chunks.end(outcome, self._asked.ignored))
             if self._asked.stream_options and self._asked.stream_options.include_usage:
                 await self._say(send, self._chunks.usage(outcome))
         await _send(send, b"data: [DONE]\n\n")

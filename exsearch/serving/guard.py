@@ -90,7 +90,9 @@ class Guard:
         work = asyncio.ensure_future(self._app(scope, again, answer))
         try:
             await asyncio.wait([work, gone], return_when=asyncio.FIRST_COMPLETED)
-            if not work.done():
+            if answer.whole:  # the server reports every connection as closed after its answer
+                await asyncio.wait([work])
+            elif not work.done():
                 answer.status = GONE
                 work.cancel()
                 await asyncio.wait([work])
@@ -108,12 +110,16 @@ class _Answer:
     def __init__(self, send: Send, request: str) -> None:
         self._send, self._request = send, request
         self.status = 500
+        self.whole = False
+        """Its last piece has been sent."""
 
     async def __call__(self, message: MutableMapping[str, Any]) -> None:
         if message["type"] == "http.response.start":
             self.status = message["status"]
             named = (b"x-request-id", self._request.encode())
             message["headers"] = [*message.get("headers", []), named]
+        if message["type"] == "http.response.body":
+            self.whole = not message.get("more_body", False)
         await self._send(message)
 
 

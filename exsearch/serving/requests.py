@@ -96,6 +96,11 @@ class ChatRequest(BaseModel):
             raise Refused("invalid", "messages: there is no message of the role user")
         return asked[-1]
 
+    @property
+    def ignored(self) -> int:
+        """Messages that do not reach the model."""
+        return len(self.messages) - 1
+
     def sampling(self) -> Sampling:
         """Greedy unless asked otherwise, as the agent was evaluated."""
         if not self.temperature:

@@ -100,7 +100,7 @@ async def _serve(config: RunConfig, model: str, host: str, port: int) -> None:
         healths = [agent.health for agent in agents]
         metrics.follow(admission, healths, settings[0].retriever)
         app = create_app(agents, serving, metrics, learning, os.environ.get(serving.token_env, ""))
-        server = Server(_uvicorn(app, host, port, serving.drain), agents, serving.drain)
+        server = Server(uvicorn_config(app, host, port, serving.drain), agents, serving.drain)
         watches = [asyncio.create_task(agent.health.watch(agent.setting)) for agent in agents]
         stack.push_async_callback(_cancelled, watches)
         for watch in watches:
@@ -148,7 +148,8 @@ async def _await_retriever(url: str) -> None:
     )
 
 
-def _uvicorn(app: object, host: str, port: int, drain: float) -> uvicorn.Config:
+def uvicorn_config(app: object, host: str, port: int, drain: float) -> uvicorn.Config:
+    """How the application is served; requests under way get `drain` seconds to end."""
     return uvicorn.Config(
         app,  # type: ignore[arg-type]
         host=host,

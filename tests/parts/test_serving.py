@@ -324,15 +324,16 @@ def test_request_ids_are_kept_or_made(served: Served) -> None:
 def test_metrics_count_what_happened(chatml) -> None:
     with serving(chatml) as running:
         httpx.post(running.url + CHAT, json=ask())
+        httpx.post(running.url + CHAT, json=ask(stream=True))
         httpx.post(running.url + CHAT, json=ask(max_tokens=3))
         httpx.get(running.url + "/no/such/path")
         text = metrics(running)
     for line in (
-        f'exsearch_agent_requests_total{{code="200",route="{CHAT}"}} 1.0',
+        f'exsearch_agent_requests_total{{code="200",route="{CHAT}"}} 2.0',
         'exsearch_agent_requests_total{code="404",route="other"} 1.0',
         'exsearch_agent_failures_total{reason="token_budget"} 1.0',
-        "exsearch_agent_steps_count 1.0",
-        "exsearch_agent_retrieval_seconds_count 2.0",
+        "exsearch_agent_steps_count 2.0",
+        "exsearch_agent_retrieval_seconds_count 4.0",
         "exsearch_agent_queue_depth 0.0",
         "exsearch_agent_engine_ready 1.0",
         "exsearch_agent_retriever_ready 1.0",

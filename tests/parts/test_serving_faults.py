@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import http.client
 import json
@@ -20,6 +21,8 @@ from served import Served, question, serving, write
 
 from exsearch.config import RetrievalConfig
 from exsearch.retrieval.client import RetrieverClient
+from exsearch.serving.guard import Guard
+from exsearch.serving.metrics import Metrics
 
 pytestmark = pytest.mark.serving
 
@@ -124,8 +127,6 @@ def test_new_questions_are_refused_while_it_drains(chatml) -> None:
 
 
 def test_a_slow_retriever_meets_the_deadline(chatml) -> None:
-    import asyncio
-
     class Slow(FakeRetriever):
         async def search(self, queries, k):
             await asyncio.sleep(30)
@@ -184,3 +185,28 @@ def test_the_command_says_what_is_wrong_at_the_start(tmp_path: Path) -> None:
         assert done.returncode in (1, 2), done.stderr
         assert said in done.stderr
         assert "Traceback" not in done.stderr
+
+
+async def test_what_follows_an_answer_is_not_taken_for_a_client_that_left() -> None:
+    """A server reports the connection as closed once the answer is out; work may still go on."""
+    finished, out = asyncio.Event(), asyncio.Event()
+    measured = Metrics()
+
+    async def app(scope, receive, send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"x", "more_body": False})
+        await asyncio.sleep(0.05)
+        finished.set()
+
+    async def receive() -> dict[str, object]:
+        await out.wait()
+        return {"type": "http.disconnect"}
+
+    async def send(message: dict[str, object]) -> None:
+        if message["type"] == "http.response.body":
+            out.set()
+
+    scope = {"type": "http", "method": "GET", "path": "/", "headers": []}
+    await Guard(app, measured, "")(scope, receive, send)
+    assert finished.is_set()
+    assert b'exsearch_agent_requests_total{code="200",route="other"} 1.0' in measured.text()

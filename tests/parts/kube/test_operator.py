@@ -16,11 +16,11 @@ from kserve_player import KServe
 from kube_api.cluster import Cluster
 from kubernetes import client
 from operator_scene import (
-    GROUP,
     Agents,
     KubeflowWithRuns,
     Prometheus,
     conditions,
+    install,
     kubeflow_with_runs,
     prometheus,
     promotion,
@@ -29,7 +29,6 @@ from operator_scene import (
 )
 
 from exsearch.operator.api import OperatorApi, configuration_of
-from exsearch.operator.crd import definition
 from exsearch.operator.kfp import Pipelines
 from exsearch.operator.look import Means, Outcome, Pace
 from exsearch.operator.metrics import Metrics
@@ -43,13 +42,7 @@ MODE = "serving.kserve.io/deploymentMode"
 @pytest.fixture(scope="module", autouse=True)
 def installed(cluster: Cluster) -> None:
     """The cluster serves SearchAgents."""
-    api = client.ApiextensionsV1Api(cluster.client())
-    try:
-        api.create_custom_resource_definition(definition())
-    except client.ApiException as error:
-        if error.status != 409:
-            raise
-    wait_for(lambda: cluster.custom.list_cluster_custom_object(*GROUP, "searchagents"))
+    install(cluster)
 
 
 @pytest.fixture

@@ -6,8 +6,7 @@ import json
 
 import pytest
 from kube_api.cluster import Cluster
-from kubernetes import client
-from operator_scene import GROUP, Agents, spec, wait_for
+from operator_scene import GROUP, Agents, install, spec
 from typer.testing import CliRunner
 
 from exsearch.cli.agent import app
@@ -15,7 +14,6 @@ from exsearch.config import load
 from exsearch.em.champion import Promotion
 from exsearch.errors import InputError
 from exsearch.kube.deploy import hand_over
-from exsearch.operator.crd import definition
 
 pytestmark = pytest.mark.kube
 
@@ -27,13 +25,7 @@ PROMOTED = Promotion(
 
 @pytest.fixture
 def agents(cluster: Cluster, namespace: str, monkeypatch: pytest.MonkeyPatch) -> Agents:
-    api = client.ApiextensionsV1Api(cluster.client())
-    try:
-        api.create_custom_resource_definition(definition())
-    except client.ApiException as error:
-        if error.status != 409:
-            raise
-    wait_for(lambda: cluster.custom.list_cluster_custom_object(*GROUP, "searchagents"))
+    install(cluster)
     monkeypatch.setenv("KUBECONFIG", str(cluster.kubeconfig()))
     found = Agents(cluster, namespace)
     found.create("bot", spec("http://127.0.0.1:9"))

@@ -27,6 +27,7 @@ from operator_scene import (
     Agents,
     KubeflowWithRuns,
     conditions,
+    install,
     kubeflow_with_runs,
     promotion,
     spec,
@@ -34,7 +35,6 @@ from operator_scene import (
 )
 
 from exsearch.operator.api import OperatorApi, configuration_of
-from exsearch.operator.crd import definition
 from exsearch.operator.kfp import Pipelines
 from exsearch.operator.leader import Terms
 from exsearch.operator.look import Means, Pace
@@ -51,13 +51,7 @@ PACE = Pace(pending=2.0, idle=5.0, kubeflow=1.0)
 @pytest.fixture(scope="module", autouse=True)
 def installed(cluster: Cluster) -> None:
     """The cluster serves SearchAgents."""
-    api = client.ApiextensionsV1Api(cluster.client())
-    try:
-        api.create_custom_resource_definition(definition())
-    except client.ApiException as error:
-        if error.status != 409:
-            raise
-    wait_for(lambda: cluster.custom.list_cluster_custom_object(*GROUP, "searchagents"))
+    install(cluster)
 
 
 @pytest.fixture
