@@ -73,8 +73,10 @@ def served(run: Path) -> Iterator[tuple[str, subprocess.Popen[str]]]:
             retrievers = children(process)
             process.kill()
             process.wait()
-            time.sleep(1)
-            assert not any(Path(f"/proc/{pid}").exists() for pid in retrievers), "orphaned"
+            end = time.monotonic() + 20
+            while any(runs(pid) for pid in retrievers):
+                assert time.monotonic() < end, "the retriever outlived a killed predictor"
+                time.sleep(0.1)
 
 
 def await_status(
@@ -90,6 +92,14 @@ def await_status(
             pass
         time.sleep(0.2)
     pytest.fail(f"{url} never answered {status}")
+
+
+def runs(pid: int) -> bool:
+    """Whether a process is there and no zombie."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
 
 
 def children(process: subprocess.Popen[str]) -> list[int]:
