@@ -15,7 +15,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +62,8 @@ class Pod:
     containers: dict[str, Container]
     ports: dict[int, int]
     """Container port: port here."""
+    first: list[Container] = field(default_factory=list)
+    """Containers that run before those, one after the other."""
 
     @property
     def url(self) -> str:
@@ -123,7 +125,7 @@ class Pod:
         }
 
     def kill(self) -> None:
-        for container in self.containers.values():
+        for container in (*self.first, *self.containers.values()):
             if container.process is not None and container.process.poll() is None:
                 os.killpg(container.process.pid, signal.SIGKILL)
                 container.process.wait()
@@ -149,18 +151,10 @@ def agent(
         change: what this machine's run.yaml has differently, section by section.
     """
     objects = build(overlay)
-    spec = agent_pod(objects)["spec"]
-    ports = {8080: free_port(), 8893: free_port()}
-    pod = Pod({}, ports)
     run = yaml.safe_load(named(objects, "ConfigMap", "exsearch-run")["data"]["run.yaml"])
     for section, values in change.items():
         run[section] = {**run.get(section, {}), **values}
-    settings = folder / "etc"
-    settings.mkdir()
-    (settings / "run.yaml").write_text(yaml.safe_dump(run))
-    places = {"/etc/exsearch": settings, **mounts}
-    for container in spec["containers"]:
-        pod.containers[container["name"]] = _container(container, pod, places, folder)
+    pod = make(agent_pod(objects)["spec"], yaml.safe_dump(run), folder, mounts)
     for container in pod.containers.values():
         container.start()
     try:
@@ -169,9 +163,31 @@ def agent(
         pod.kill()
 
 
+def make(spec: Object, settings: str, folder: Path, mounts: Mapping[str, Path]) -> Pod:
+    """A pod whose containers have not been started.
+
+    Args:
+        spec: of the pod.
+        settings: the run.yaml that its ConfigMap has.
+        folder: for its files, its own.
+        mounts: folders by mount path.
+    """
+    pod = Pod({}, {8080: free_port(), 8893: free_port()})
+    etc = folder / "etc"
+    etc.mkdir(parents=True)
+    (etc / "run.yaml").write_text(settings)
+    places = {"/etc/exsearch": etc, **mounts}
+    for container in spec.get("initContainers", []):
+        pod.first.append(_container(container, pod, places, folder))
+    for container in spec["containers"]:
+        pod.containers[container["name"]] = _container(container, pod, places, folder)
+    return pod
+
+
 def _container(spec: Object, pod: Pod, places: Mapping[str, Path], folder: Path) -> Container:
     mounted = {mount["mountPath"] for mount in spec["volumeMounts"]}
-    command = spec.get("command") or entry_point(spec["image"])
+    command = list(spec.get("command") or entry_point(spec["image"]))
+    command[0] = sys.executable if command[0] == "python" else command[0]
     for argument in spec["args"]:
         for path in sorted(places, key=len, reverse=True):
             if path in argument:
@@ -180,7 +196,7 @@ def _container(spec: Object, pod: Pod, places: Mapping[str, Path], folder: Path)
         command.append(pod.here(argument))
     home = folder / f"tmp-{spec['name']}"
     home.mkdir()
-    given = {e["name"]: e["value"] for e in spec["env"] if "value" in e}
+    given = {e["name"]: e["value"] for e in spec.get("env", []) if "value" in e}
     environment = {
         "PATH": os.environ["PATH"],
         "TOKENIZERS_PARALLELISM": "false",

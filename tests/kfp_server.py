@@ -186,8 +186,15 @@ def paged(field: str, entries: list[Any], query: dict[str, str]) -> dict[str, An
 
 @contextmanager
 def kubeflow() -> Iterator[Kubeflow]:
-    """Serve on a free port of 127.0.0.1."""
+    """A new one, on a free port of 127.0.0.1."""
     state = Kubeflow()
+    with serving(state):
+        yield state
+
+
+@contextmanager
+def serving(state: Kubeflow) -> Iterator[None]:
+    """Serve a state on a free port of 127.0.0.1."""
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -215,7 +222,7 @@ def kubeflow() -> Iterator[Kubeflow]:
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
     try:
-        yield state
+        yield
     finally:
         server.shutdown()
         server.server_close()

@@ -29,22 +29,30 @@ class KServe(Player):
 
     def tick(self) -> None:
         for service in self.rest.list(SERVICES):
-            meta = service["metadata"]
-            seen = (meta["uid"], meta["generation"])
-            self._looks[seen] = self._looks.get(seen, 0) + 1
-            ready = self._looks[seen] > self.slow
-            wanted = self._status(service, ready)
+            wanted = self._status(service, self.ready(service))
             if service.get("status") != wanted:
-                self.rest.patch(SERVICES, f"{meta['name']}/status", {"status": wanted})
+                name = service["metadata"]["name"]
+                self.rest.patch(SERVICES, f"{name}/status", {"status": wanted})
+
+    def ready(self, service: dict[str, Any]) -> bool:
+        """Whether the pods of a service answer; looking brings that nearer."""
+        meta = service["metadata"]
+        seen = (meta["uid"], meta["generation"])
+        self._looks[seen] = self._looks.get(seen, 0) + 1
+        model = service["spec"]["predictor"]["model"]["storageUri"]
+        return self._looks[seen] > self.slow and model not in self.broken
+
+    def url(self, service: dict[str, Any]) -> str:
+        """Where a service answers."""
+        return f"http://{service['metadata']['name']}.{self.namespace}.example.test"
 
     def _status(self, service: dict[str, Any], ready: bool) -> dict[str, Any]:
         meta, predictor = service["metadata"], service["spec"]["predictor"]
         name, model = meta["name"], predictor["model"]["storageUri"]
-        ready = ready and model not in self.broken
         status: dict[str, Any] = {
             "observedGeneration": meta["generation"],
             "deploymentMode": meta["annotations"][MODE],
-            "url": f"http://{name}.{self.namespace}.example.test",
+            "url": self.url(service),
             "conditions": [
                 {"type": "PredictorReady", "status": "True" if ready else "False"},
                 {"type": "Ready", "status": "True" if ready else "False"},

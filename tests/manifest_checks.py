@@ -95,15 +95,15 @@ def named(objects: list[Object], kind: str, name: str) -> Object:
     return found
 
 
-def agent_pod(objects: list[Object]) -> Object:
+def agent_pod(objects: list[Object], name: str = "exsearch") -> Object:
     """The pod template that KServe makes of the ServingRuntime and the InferenceService.
 
     As its Standard mode does it: the runtime's containers and volumes, the predictor's other
     fields, its own labels, and a volume's model mounted; a bucket's is fetched by an init
     container (`storage-initializer`), which is not the manifests' and is left out.
     """
-    runtime = named(objects, "ServingRuntime", "exsearch")["spec"]
-    service = named(objects, "InferenceService", "exsearch")
+    runtime = named(objects, "ServingRuntime", name)["spec"]
+    service = named(objects, "InferenceService", name)
     predictor = copy.deepcopy(service["spec"]["predictor"])
     model = predictor.pop("model")
     for field in KSERVES_OWN & set(predictor):
@@ -127,7 +127,7 @@ def agent_pod(objects: list[Object]) -> Object:
     pod["volumes"].append({"name": mount["name"], **volume})
     pod["containers"][0]["volumeMounts"].append(mount)
     labels = {
-        "app": "isvc.exsearch-predictor",
+        "app": f"isvc.{name}-predictor",
         "component": "predictor",
         "serving.kserve.io/inferenceservice": service["metadata"]["name"],
         **service["metadata"].get("labels", {}),

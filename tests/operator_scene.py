@@ -13,7 +13,6 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import kfp_server
-import pytest
 from kube_api.cluster import Cluster
 from kubernetes import client
 
@@ -58,12 +57,10 @@ class KubeflowWithRuns(kfp_server.Kubeflow):
 
 @contextmanager
 def kubeflow_with_runs() -> Iterator[KubeflowWithRuns]:
-    """Serve it on a free port of 127.0.0.1."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(kfp_server, "Kubeflow", KubeflowWithRuns)
-        with kfp_server.kubeflow() as state:
-            assert isinstance(state, KubeflowWithRuns)
-            yield state
+    """A new one, on a free port of 127.0.0.1."""
+    state = KubeflowWithRuns()
+    with kfp_server.serving(state):
+        yield state
 
 
 class Prometheus:
