@@ -16,7 +16,7 @@ export TOKENIZERS_PARALLELISM ?= false
 LAYERS := test-retrieval test-engine test-training test-loop test-pipeline test-kube test-manifests test-serving test-browser
 CODE   := exsearch components pipelines tests benchmarks
 
-.PHONY: help setup demo test test-unit $(LAYERS) lint bench images image-check clean
+.PHONY: help setup demo demo-agent test test-unit $(LAYERS) lint bench images image-check clean
 
 help:  ## Say what there is (and test-LAYER: one layer of tests)
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 18
@@ -42,6 +42,9 @@ $(STAMP): $(PINS)
 
 demo: setup  ## Run the whole loop on the generated demo world (SmolLM2-135M, no GPU)
 	$(BIN)/exsearch demo --config examples/demo.yaml
+
+demo-agent: setup  ## A SearchAgent on the demo world: applied, trained, promoted, asked
+	PYTHONPATH=tests $(BIN)/python -m one_machine
 
 test: lint  ## Run every test
 	$(BIN)/pytest

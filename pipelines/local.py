@@ -13,6 +13,7 @@ from exsearch.config import RunConfig
 from exsearch.em.record import failure_of
 from exsearch.errors import ExSearchError
 from exsearch.pipelines.em import build, parameter
+from exsearch.pipelines.readable import Readable
 from exsearch.storage import exists, join, read_json
 
 HERE = [
@@ -23,6 +24,10 @@ HERE = [
     "pipeline.retries=0",
 ]
 """Settings of a pipeline run that stays on this machine: one engine at a time fits it."""
+
+
+LOG = "kfp.log"
+"""In the run's folder: all that kfp.local and the components printed."""
 
 
 def run_local(config: RunConfig, root: str, name: str) -> dict[str, Any]:
@@ -53,7 +58,10 @@ def run_local(config: RunConfig, root: str, name: str) -> dict[str, Any]:
     local.init(runner=runner, pipeline_root=join(run, "kfp"))
     try:
         # Components' output is for people; standard output is kept for `--json`.
-        with contextlib.redirect_stdout(sys.stderr):
+        with (
+            open(join(run, LOG), "a", encoding="utf-8") as everything,
+            contextlib.redirect_stdout(Readable(sys.stderr, everything)),
+        ):
             build(config)(config=parameter(config), root=root, run=run)
     except RuntimeError as error:
         raise ExSearchError(failure_of(run) or str(error)) from error

@@ -25,6 +25,8 @@ from exsearch.storage import digest_bytes
 
 PAGE = 100
 """Entries asked for at a time."""
+DEADLINE = 60.0
+"""Seconds for which one answer is waited for."""
 
 
 @dataclass(frozen=True)
@@ -48,14 +50,30 @@ class Scheduled:
     version: Version
 
 
+class _TimelyClient(api.ApiClient):
+    """The generated client, with a deadline for every request: its own default is none."""
+
+    def __init__(self, how: Any, deadline: float) -> None:
+        super().__init__(how)
+        # To connect, to answer. A single number that is no int would be ignored.
+        self._deadline = (deadline, deadline)
+
+    def call_api(self, *args: Any, _request_timeout: Any = None, **more: Any) -> Any:
+        timeout = _request_timeout or self._deadline
+        return super().call_api(*args, _request_timeout=timeout, **more)
+
+
 class Server:
     """One Kubeflow Pipelines API.
+
+    Args:
+        deadline: seconds for which one answer is waited for.
 
     Every method raises `ExSearchError` where the server cannot be reached or fails, and
     `InputError` where it refuses what it was given or who we are.
     """
 
-    def __init__(self, config: RunConfig) -> None:
+    def __init__(self, config: RunConfig, deadline: float = DEADLINE) -> None:
         self.config = config
         self.pipeline: PipelineConfig = config.pipeline
         how: Any = api.Configuration(host=self.pipeline.host.rstrip("/"))
@@ -64,7 +82,7 @@ class Server:
             how.api_key["authorization"] = token
             how.api_key_prefix["authorization"] = "Bearer"
         how.retries = 2
-        client = api.ApiClient(how)
+        client = _TimelyClient(how, deadline)
         # Generated code: its types tell less than they hinder.
         self._pipelines: Any = api.PipelineServiceApi(client)
         self._uploads: Any = api.PipelineUploadServiceApi(client)

@@ -32,8 +32,8 @@ def prerequisites(
 
     from exsearch import config as settings
     from exsearch.components.entry import failing_in_words
-    from exsearch.em.champion import index_settings, resolve
     from exsearch.em.record import begin_run
+    from exsearch.em.resolve import index_settings, resolve
     from exsearch.kube.prerequisites import check
     from exsearch.storage import join
 

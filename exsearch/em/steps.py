@@ -18,12 +18,12 @@ from exsearch.agent.model_files import model_digest
 from exsearch.agent.runner import greedy, run_questions, sampled
 from exsearch.config import RunConfig, TrainingConfig
 from exsearch.em import questions as choose
-from exsearch.em.champion import SHAPES_INDEX
 from exsearch.em.engine import Engine
 from exsearch.em.layout import RunFolder, Stage, iteration_name
 from exsearch.em.ledger import Ledger, Voice
 from exsearch.em.mstep import NOTHING_REACHED, mix_in_warmup, train
 from exsearch.em.outcome import Outcome
+from exsearch.em.resolve import SHAPES_INDEX
 from exsearch.em.rollouts import of_shard
 from exsearch.em.statistics import EStepStatistics
 from exsearch.em.stopping import reason_to_stop

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from exsearch.config import RunConfig
-from exsearch.em.champion import SHAPES_INDEX
+from exsearch.em.resolve import SHAPES_INDEX
 from exsearch.kube.deploy import storage_uri
 from exsearch.kube.serving import MODE, SPLITTING, STANDARD
 from exsearch.operator.kinds import Object

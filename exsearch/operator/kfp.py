@@ -134,18 +134,9 @@ class Pipelines:
 
 
 def _server(config: RunConfig) -> Server:
-    """A client whose every request has a deadline."""
     from exsearch.pipelines.server import Server
 
-    server = Server(config)
-    client = server.runs.api_client.rest_client
-    request = client.request
-
-    def in_time(*args: Any, _request_timeout: Any = None, **more: Any) -> Any:
-        return request(*args, _request_timeout=_request_timeout or DEADLINE, **more)
-
-    client.request = in_time
-    return server
+    return Server(config, DEADLINE)
 
 
 def _schedule(config: RunConfig) -> Recurring:

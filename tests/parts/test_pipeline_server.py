@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Iterator
 
 import pytest
@@ -144,3 +145,10 @@ def test_a_server_that_is_down_is_named() -> None:
         config = settings(gone)
     with pytest.raises(ExSearchError, match=r"127\.0\.0\.1:\d+ does not answer.*port-forward"):
         Server(config).submit("one")
+
+
+def test_a_server_that_never_answers_is_given_up() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        config = load(None, [f"pipeline.host=http://127.0.0.1:{silent.getsockname()[1]}"])
+        with pytest.raises(ExSearchError, match="does not answer"):
+            Server(config, deadline=0.2).submit("one")

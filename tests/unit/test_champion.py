@@ -14,15 +14,14 @@ from exsearch.agent.model_files import model_digest
 from exsearch.config import RunConfig, load, parse
 from exsearch.em.champion import (
     Champion,
-    index_settings,
     previous,
     promote,
     read_champion,
-    resolve,
     restorable,
     roll_back,
 )
 from exsearch.em.record import begin_run, clear_failure, end_run, failure_of, note_failure
+from exsearch.em.resolve import index_settings, resolve
 from exsearch.errors import ExSearchError, InputError, StorageError
 
 pytestmark = pytest.mark.unit
