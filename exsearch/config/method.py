@@ -233,7 +233,8 @@ class GateConfig(Section):
     """When a candidate replaces the champion."""
 
     champion: str = ""
-    """Folder of the model to beat; empty: the model the rounds started from."""
+    """Folder of the model to beat; empty: the model the rounds started from. The pipeline sets it
+    to the model in service when the run begins."""
     metric: Literal["em", "f1", "accuracy"] = "em"
     """The metric that must gain."""
     margin: float = 0.0

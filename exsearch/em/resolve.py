@@ -22,9 +22,9 @@ def resolve(config: RunConfig, root: str, run: str, job: str) -> RunConfig:
         job: name of the pipeline run.
 
     Returns:
-        settings with the run's own folder, the current champion as the model to start from,
-        and, where none is named, an index that all runs over the same corpus share. A run that
-        has begun goes on from the model it began with.
+        settings with the run's own folder, the current champion as the model to start from and
+        to beat, and, where none is named, an index that all runs over the same corpus share. A
+        run that has begun goes on from the model it began with.
 
     Raises:
         StorageError: the corpus cannot be read.
@@ -42,14 +42,18 @@ def resolve(config: RunConfig, root: str, run: str, job: str) -> RunConfig:
         )
     else:
         config = from_champion(config, root)
+    # What is in service is to be beaten: before the first promotion that is the base model, not
+    # this run's own warm-up.
+    gate = config.gate.model_copy(update={"champion": config.model.path})
+    config = config.model_copy(update={"gate": gate})
     return config if config.retrieval.url or config.retrieval.index else _share_index(config, root)
 
 
 def from_champion(config: RunConfig, root: str) -> RunConfig:
     """The settings of a run that starts from the current champion, if there is one.
 
-    A champion has had its warm-up; the rounds start from it, and it is whom the gate
-    compares with. Models that were taken out of service are passed over.
+    A champion has had its warm-up; the rounds start from it. Models that were taken out of
+    service are passed over.
     """
     champion = skip_withdrawn(root, config.cluster.deploy.withdrawn)
     if champion is None:
@@ -58,7 +62,6 @@ def from_champion(config: RunConfig, root: str) -> RunConfig:
         update={
             "model": config.model.model_copy(update={"path": champion.current.model}),
             "data": config.data.model_copy(update={"warmup": ()}),
-            "gate": config.gate.model_copy(update={"champion": ""}),
         }
     )
 

@@ -98,6 +98,8 @@ class Steps:
     def champion(self) -> Model:
         """Whom the gate compares with: a given champion, or the model the rounds start from."""
         given = self.config.gate.champion
+        if given == self.base.path:
+            return self.base
         return Model("champion", given) if given else self.start
 
     def before(self, number: int) -> Model:

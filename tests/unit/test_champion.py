@@ -61,6 +61,7 @@ def test_the_first_run_starts_from_the_base_model(root: Path) -> None:
     assert run.run == f"{root}/runs/job-1"
     assert run.model.path == f"{root}/base"
     assert run.data.warmup == ("w.jsonl",)
+    assert run.gate.champion == run.model.path, "that is in service, not the run's own warm-up"
     assert read_champion(str(root)) is None
 
 
@@ -71,7 +72,7 @@ def test_later_runs_start_from_the_champion_without_a_warm_up(root: Path) -> Non
     second = resolve(settings(root, "gate.champion=x"), str(root), "", "job-2")
     assert second.model.path == f"{root}/better"
     assert second.data.warmup == ()
-    assert second.gate.champion == "", "the gate compares with the model the run starts from"
+    assert second.gate.champion == second.model.path, "what is in service is to be beaten"
     promote(str(root), second, summary(root / "best"))
     record = read_champion(str(root))
     assert record is not None

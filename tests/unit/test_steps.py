@@ -65,6 +65,12 @@ def test_models_are_found_by_their_stage(tmp_path: Path) -> None:
     assert steps(tmp_path).model_of("iter-01") == Model("iter-01", "c")
 
 
+def test_the_base_model_can_be_whom_to_beat(tmp_path: Path) -> None:
+    run = steps(tmp_path, "data.warmup=[w.jsonl]", "gate.champion=base")
+    assert run.champion == run.base
+    assert run.start.stage == "warmup", "the rounds start from the warm-up all the same"
+
+
 def test_a_run_from_a_champion_has_no_warm_up_of_its_own(tmp_path: Path) -> None:
     run = steps(tmp_path)
     assert run.start == run.champion == run.base
