@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Any
 
 from kube_api.cluster import Cluster
@@ -53,10 +54,7 @@ class KServe(Player):
             "observedGeneration": meta["generation"],
             "deploymentMode": meta["annotations"][MODE],
             "url": self.url(service),
-            "conditions": [
-                {"type": "PredictorReady", "status": "True" if ready else "False"},
-                {"type": "Ready", "status": "True" if ready else "False"},
-            ],
+            "conditions": _conditions(service, ready),
         }
         if status["deploymentMode"] == "Knative":
             share = predictor.get("canaryTrafficPercent")
@@ -86,3 +84,15 @@ class KServe(Player):
         if rolled and rolled != newest:
             traffic.append({"revisionName": rolled, "percent": 100 - percent})
         return {**found, "traffic": traffic}
+
+
+def _conditions(service: dict[str, Any], ready: bool) -> list[dict[str, str]]:
+    """With the time at which each became what it is."""
+    before = {c["type"]: c for c in service.get("status", {}).get("conditions", [])}
+    word, now = str(ready), datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return [
+        before[kind]
+        if before.get(kind, {}).get("status") == word
+        else {"type": kind, "status": word, "lastTransitionTime": now}
+        for kind in ("PredictorReady", "Ready")
+    ]

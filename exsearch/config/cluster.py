@@ -34,11 +34,13 @@ class StorageConfig(Section):
     root: str = "/mnt/exsearch"
     """Folder or URL of everything kept: `ROOT/runs/…`, `ROOT/champion.json`."""
     claim: str = "exsearch"
-    """PersistentVolumeClaim (ReadWriteMany) mounted in every pod; empty: none."""
+    """PersistentVolumeClaim mounted in every pod; empty: none."""
     mount: str = "/mnt/exsearch"
     """Where the claim is mounted."""
     size: str = "500Gi"
     """Size asked of the claim."""
+    access: Literal["ReadWriteMany", "ReadWriteOnce"] = "ReadWriteMany"
+    """Access mode asked of the claim; ReadWriteOnce will do on a cluster of one node."""
     storage_class: str = ""
     """Its storage class; empty: the cluster's default."""
     secret: str = ""
@@ -143,6 +145,10 @@ class ClusterConfig(Section):
     """Each pod that samples or evaluates."""
     tools: Resources = Resources(cpu="500m", memory="2Gi")
     """Each pod that does neither."""
+    predictor: Resources | None = None
+    """The container that serves, of a SearchAgent; unset: as `rollout`."""
+    retriever: Resources | None = None
+    """The retriever beside it; unset: as `index`."""
     gpu: str = "nvidia.com/gpu"
     """The GPU's resource name."""
     gpu_selector: dict[str, str] = Field(default_factory=dict)

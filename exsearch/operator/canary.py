@@ -68,6 +68,18 @@ def judge(budget: CanaryConfig, figures: Figures, elapsed: float) -> Judgement:
     return Judgement("promote", f"within its budget for {elapsed / 60:.0f} minutes: {figures}")
 
 
+def await_pods(budget: CanaryConfig, waited: float) -> Judgement:
+    """What becomes of a candidate whose pods are not ready.
+
+    Args:
+        waited: seconds since they should have begun to be.
+    """
+    if waited > 60 * budget.ready_minutes:
+        why = f"its pods were not ready within {budget.ready_minutes:g} minutes"
+        return Judgement("roll back", why)
+    return Judgement("go on", "its pods are not ready yet")
+
+
 async def measure(
     http: httpx.AsyncClient, prometheus: str, namespace: str, pods: str, seconds: float
 ) -> Figures:

@@ -45,7 +45,7 @@ def claim(agent: Agent) -> Object | None:
         "kind": "PersistentVolumeClaim",
         "metadata": meta,
         "spec": {
-            "accessModes": ["ReadWriteMany"],
+            "accessModes": [storage.access],
             "resources": {"requests": {"storage": storage.size}},
             **classed,
         },

@@ -25,7 +25,7 @@ from exsearch.kube.serving import mode, read_service
 from exsearch.operator import status as states
 from exsearch.operator.agent import Agent, read_agent, settings
 from exsearch.operator.api import OperatorApi
-from exsearch.operator.canary import Judgement, NoFigures, judge, measure
+from exsearch.operator.canary import Judgement, NoFigures, await_pods, judge, measure
 from exsearch.operator.events import tell
 from exsearch.operator.kfp import Pipelines, Recurring, Run, schedule_digest
 from exsearch.operator.kinds import AGENTS, FINALIZER, Object
@@ -34,7 +34,7 @@ from exsearch.operator.models import MODELS, read_standing, write_standing
 from exsearch.operator.owned import Live, Objects, Settled, read
 from exsearch.operator.promotion import Moment, Standing, Told, advance, resolve_rollback
 from exsearch.operator.status import Seen, Trouble, next_status
-from exsearch.operator.traffic import candidate_pods, served_model
+from exsearch.operator.traffic import candidate_pods, served_model, unready_since
 
 log = logging.getLogger(__name__)
 
@@ -183,7 +183,9 @@ class Look:
             return None, None
         pods = candidate_pods(agent, service, candidate.model)
         if pods is None:
-            return Judgement("go on", "its pods are not there yet"), None
+            # A change of the spec replaces the pods, too: their time begins anew with it.
+            since = max(candidate.since, unready_since(service) or 0.0)
+            return await_pods(budget, self.now - since), None
         elapsed = self.now - candidate.since
         try:
             figures = await measure(

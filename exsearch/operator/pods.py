@@ -56,15 +56,18 @@ def runtime(agent: Agent) -> Object:
     if agent.splits:
         retriever.pop("startupProbe")
         retriever.pop("livenessProbe")
-    _size(predictor, cluster.rollout, cluster.gpu)
-    _size(retriever, cluster.index.model_copy(update={"gpus": 0}), cluster.gpu)
+    serving = cluster.predictor or cluster.rollout
+    _size(predictor, serving, cluster.gpu)
+    # Searching needs no GPU, even where encoding has one.
+    beside = cluster.retriever or cluster.index.model_copy(update={"gpus": 0})
+    _size(retriever, beside, cluster.gpu)
     spec["volumes"].insert(0, {"name": "run", "configMap": {"name": f"{agent.name}-run"}})
     _index_volume(agent, retriever, spec["volumes"])
     if is_remote(agent.run.cluster.storage.root):
         # The model's copy counts as the predictor's.
         predictor["resources"]["requests"]["ephemeral-storage"] = "40Gi"
         predictor["resources"]["limits"]["ephemeral-storage"] = "60Gi"
-    selector = {**cluster.node_selector, **(cluster.gpu_selector if cluster.rollout.gpus else {})}
+    selector = {**cluster.node_selector, **(cluster.gpu_selector if serving.gpus else {})}
     if selector:
         spec["nodeSelector"] = selector
     if cluster.tolerations:
@@ -78,7 +81,7 @@ def runtime(agent: Agent) -> Object:
 
 
 def _size(container: Object, asked: Resources, gpu: str) -> None:
-    """Give a container the resources of a pod that does the same work in a run."""
+    """Give a container its resources; limits equal requests for memory and GPUs."""
     fixed = {"memory": asked.memory, **({gpu: str(asked.gpus)} if asked.gpus else {})}
     container["resources"]["requests"] |= {"cpu": asked.cpu, **fixed}
     container["resources"]["limits"] |= fixed

@@ -186,7 +186,8 @@ RULES: dict[str, tuple[Rule, ...]] = {
             "storage.size", "storage.scratch", "training.shared_memory",
             "training.resources.cpu", "training.resources.memory", "training.extra_resources.*",
             "index.cpu", "index.memory", "rollout.cpu", "rollout.memory", "tools.cpu",
-            "tools.memory",
+            "tools.memory", "predictor.cpu", "predictor.memory", "retriever.cpu",
+            "retriever.memory",
         )
     },
 }  # fmt: skip

@@ -25,6 +25,8 @@ class CanaryConfig(Section):
     """How long it must keep within its budget."""
     min_requests: int = Field(default=50, ge=0)
     """Requests it must have answered by then; until it has, it goes on being tried."""
+    ready_minutes: float = Field(default=60.0, gt=0.0)
+    """How long its pods may be without being ready; after that it is withdrawn."""
     max_error_rate: float = Field(default=0.02, ge=0.0, le=1.0)
     """Largest share of 5xx answers."""
     max_latency: float = Field(default=20.0, gt=0.0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import datetime
 
 from exsearch.errors import InputError
 from exsearch.kube.deploy import storage_uri
@@ -55,6 +56,16 @@ def _settled(service: Object) -> bool:
         and read_service(service).ready
         and newest.get("latestReadyRevision") == newest.get("latestCreatedRevision")
     )
+
+
+def unready_since(service: Object | None) -> float | None:
+    """Since when KServe says that the service is not ready, in seconds since the epoch; None:
+    it is, or nobody says since when."""
+    for condition in (service or {}).get("status", {}).get("conditions", []):
+        if condition["type"] == "Ready" and condition["status"] != "True":
+            since = condition.get("lastTransitionTime")
+            return datetime.fromisoformat(since).timestamp() if since else None
+    return None
 
 
 def candidate_pods(agent: Agent, service: Object | None, model: str) -> str | None:

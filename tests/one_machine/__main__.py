@@ -35,10 +35,10 @@ def main(
 
     Example: `PYTHONPATH=tests python -m one_machine --set data.train_limit=24`
     """
-    demo = settings.load(ROOT / "examples/demo.yaml")
+    where = Path(folder or tempfile.mkdtemp(prefix="exsearch-agent-"))
+    demo = settings.load(ROOT / "examples/demo.yaml", [f"run={where}"])
     prepare(demo)
     chosen = [*fitting(demo, overrides or []), *(overrides or [])]
-    where = Path(folder or tempfile.mkdtemp(prefix="exsearch-agent-"))
     console.print(f"everything is kept in {where}", markup=False)
     fill(where / "volume", Path(demo.data.corpus).parent, Path(demo.model.path).parent)
     lines = Path(demo.data.corpus).with_name("dev.jsonl").read_text().splitlines()

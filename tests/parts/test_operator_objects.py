@@ -9,7 +9,7 @@ import yaml
 from manifest_checks import MANIFESTS, Object, build, named
 
 from exsearch.operator.agent import Agent, Served, read_agent
-from exsearch.operator.desired import desired
+from exsearch.operator.desired import claim, desired
 
 pytestmark = pytest.mark.manifests
 
@@ -50,6 +50,48 @@ def plain(item: Object) -> Any:
 def test_they_are_the_overlays_objects(overlay: str, kind: str) -> None:
     theirs = named(build(overlay), kind, "exsearch")
     assert plain(objects(agent_of(overlay))[kind]) == plain(theirs)
+
+
+def test_the_serving_pod_has_sizes_of_its_own() -> None:
+    meta = {"name": "bot", "namespace": "team", "uid": "u"}
+    model = {"path": "/mnt/exsearch/models/base"}
+    spec: Object = {
+        "model": model,
+        "cluster": {
+            "gpu_selector": {"gpu": "small"},
+            "rollout": {"cpu": "9", "memory": "90Gi", "gpus": 8},
+            "index": {"cpu": "7", "memory": "70Gi", "gpus": 1},
+        },
+    }
+
+    def sizes() -> list[Object]:
+        made = objects(read_agent({"metadata": meta, "spec": spec}))["ServingRuntime"]["spec"]
+        return [
+            {
+                key: c["resources"]["requests"].get(key)
+                for key in ("cpu", "memory", "nvidia.com/gpu")
+            }
+            for c in made["containers"]
+        ]
+
+    predictor, retriever = sizes()
+    assert predictor == {"cpu": "9", "memory": "90Gi", "nvidia.com/gpu": "8"}
+    assert retriever == {"cpu": "7", "memory": "70Gi", "nvidia.com/gpu": None}
+    spec["cluster"]["predictor"] = {"cpu": "2", "memory": "20Gi", "gpus": 1}
+    spec["cluster"]["retriever"] = {"cpu": "1", "memory": "10Gi"}
+    predictor, retriever = sizes()
+    assert predictor == {"cpu": "2", "memory": "20Gi", "nvidia.com/gpu": "1"}
+    assert retriever == {"cpu": "1", "memory": "10Gi", "nvidia.com/gpu": None}
+
+
+def test_a_claim_is_asked_for_as_the_settings_say() -> None:
+    meta = {"name": "bot", "namespace": "team", "uid": "u"}
+    storage = {"access": "ReadWriteOnce", "size": "10Gi"}
+    spec = {"model": {"path": "/mnt/exsearch/m"}, "cluster": {"storage": storage}}
+    made = claim(read_agent({"metadata": meta, "spec": spec}))
+    assert made is not None
+    assert made["spec"]["accessModes"] == ["ReadWriteOnce"]
+    assert made["spec"]["resources"] == {"requests": {"storage": "10Gi"}}
 
 
 def test_knative_takes_neither_hooks_nor_a_sidecars_probes() -> None:

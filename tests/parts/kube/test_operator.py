@@ -16,6 +16,7 @@ from kserve_player import KServe
 from kube_api.cluster import Cluster
 from kubernetes import client
 from operator_scene import (
+    GROUP,
     Agents,
     KubeflowWithRuns,
     Prometheus,
@@ -32,6 +33,7 @@ from exsearch.operator.api import OperatorApi, configuration_of
 from exsearch.operator.kfp import Pipelines
 from exsearch.operator.look import Means, Outcome, Pace
 from exsearch.operator.metrics import Metrics
+from exsearch.operator.models import timestamp
 from exsearch.operator.reconcile import Reconciler
 
 pytestmark = pytest.mark.kube
@@ -384,6 +386,46 @@ async def test_a_canary_out_of_its_budget_is_rolled_back(
     assert agents.events("bot").count("RolledBack") == 1
     text = hand.reconciler.means.metrics.text().decode()
     assert 'exsearch_operator_transitions_total{transition="rolled_back"} 1.0' in text
+
+
+async def test_a_canary_whose_pods_never_get_ready_is_withdrawn(
+    hand: Hand, agents: Agents, kubeflow: KubeflowWithRuns, figures: Prometheus
+) -> None:
+    with KServe(agents.cluster, agents.namespace) as kserve:
+        await begin_canary(hand, agents, kubeflow.url, figures, ready_minutes=20.0)
+        agents.annotate("bot", promote="now")
+        await hand.settle()
+        agents.settled("bot")
+        kserve.broken.add("pvc://exsearch/runs/three/model")
+        agents.annotate("bot", promotion=json.dumps(promotion("three")))
+        await hand.settle()
+        wait_for(lambda: agents.service("bot")["status"]["conditions"][1]["status"] == "False")
+        hand.later = 19 * 60
+        await hand.look()
+        assert agents.served("bot") == ("runs/three/model", 10), "its time is not over"
+        hand.later = 21 * 60
+        await hand.look()
+        assert agents.served("bot") == ("runs/two/model", 0)
+    withdrawn = agents.get("bot")["status"]["history"][0]
+    assert withdrawn["digest"] == "digest-three"
+    assert withdrawn["withdrawn"] == "its pods were not ready within 20 minutes"
+
+
+async def test_pods_that_a_change_replaces_have_their_time_anew(
+    hand: Hand, agents: Agents, kubeflow: KubeflowWithRuns, figures: Prometheus
+) -> None:
+    with KServe(agents.cluster, agents.namespace) as kserve:
+        await begin_canary(hand, agents, kubeflow.url, figures, ready_minutes=20.0)
+        begun = {"since": timestamp(time.time() - 3600)}
+        agents.cluster.custom.patch_namespaced_custom_object_status(
+            *GROUP, agents.namespace, "searchagents", "bot", {"status": {"candidate": begun}}
+        )
+        kserve.broken.add("pvc://exsearch/runs/two/model")
+        agents.patch("bot", {"spec": {"serving": {"concurrency": 3}}})
+        await hand.settle()
+        wait_for(lambda: agents.service("bot")["status"]["conditions"][1]["status"] == "False")
+        await hand.look()
+        assert agents.served("bot") == ("runs/two/model", 10), "an hour on trial, a moment unready"
 
 
 async def test_without_figures_nothing_is_promoted_and_nothing_withdrawn(
