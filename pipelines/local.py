@@ -14,7 +14,7 @@ from exsearch.em.record import failure_of
 from exsearch.errors import ExSearchError
 from exsearch.pipelines.em import build, parameter
 from exsearch.pipelines.readable import Readable
-from exsearch.storage import exists, join, read_json
+from exsearch.storage import digest_bytes, exists, is_remote, join, read_json, remove
 
 HERE = [
     "cluster.training.launcher=local",
@@ -27,7 +27,7 @@ HERE = [
 
 
 LOG = "kfp.log"
-"""In the run's folder: all that kfp.local and the components printed."""
+"""Beside kfp.local's own files: all that it and the components printed."""
 
 
 def run_local(config: RunConfig, root: str, name: str) -> dict[str, Any]:
@@ -35,7 +35,7 @@ def run_local(config: RunConfig, root: str, name: str) -> dict[str, Any]:
 
     Args:
         config: settings; those in `HERE` should have been applied.
-        root: local folder of runs, indexes and the champion's record.
+        root: folder or URL of runs, indexes and the champion's record.
         name: of the run, a folder under `ROOT/runs`.
 
     Returns:
@@ -46,20 +46,21 @@ def run_local(config: RunConfig, root: str, name: str) -> dict[str, Any]:
     """
     from kfp import local
 
-    root = str(Path(root).absolute())
+    root = root if is_remote(root) else str(Path(root).absolute())
     run = join(root, "runs", name)
-    Path(run).mkdir(parents=True, exist_ok=True)
-    Path(run, "failure.json").unlink(missing_ok=True)
+    here = _place(run)
+    for stale in filter(exists, [join(run, "failure.json")]):
+        remove(stale)
     logging.getLogger("kfp").setLevel(logging.WARNING)
     # It warns that images and resources mean nothing here, once for every task.
     warnings.filterwarnings("ignore", module=r"kfp\.local")
     # use_venv=False: the components run in this environment, where exsearch is installed.
     runner = local.SubprocessRunner(use_venv=False)
-    local.init(runner=runner, pipeline_root=join(run, "kfp"))
+    local.init(runner=runner, pipeline_root=str(here / "kfp"))
     try:
         # Components' output is for people; standard output is kept for `--json`.
         with (
-            open(join(run, LOG), "a", encoding="utf-8") as everything,
+            open(here / LOG, "a", encoding="utf-8") as everything,
             contextlib.redirect_stdout(Readable(sys.stderr, everything)),
         ):
             build(config)(config=parameter(config), root=root, run=run)
@@ -67,6 +68,14 @@ def run_local(config: RunConfig, root: str, name: str) -> dict[str, Any]:
         raise ExSearchError(failure_of(run) or str(error)) from error
     summary = dict(read_json(join(run, "summary.json")))
     return {**summary, "run": run, "champion_record": _champion(root)}
+
+
+def _place(run: str) -> Path:
+    """A local folder for kfp.local's own files: the run's, or one named after its URL."""
+    path = Path(".cache/pipeline", digest_bytes(run.encode())) if is_remote(run) else Path(run)
+    path = path.absolute()
+    path.mkdir(parents=True, exist_ok=True)
+    return path
 
 
 def _champion(root: str) -> str | None:

@@ -99,7 +99,8 @@ def run(
         bool, typer.Option("--local", help="On this machine, the components as processes.")
     ] = False,
     root: Annotated[
-        str, typer.Option("--root", help="Folder of runs, indexes and the champion's record.")
+        str,
+        typer.Option("--root", help="Folder or URL of runs, indexes and the champion's record."),
     ] = "runs/pipeline",
     name: Annotated[
         str, typer.Option("--name", help="The run; the same name goes on where it stopped.")

@@ -6,6 +6,7 @@ Each try has a scratch folder of its own, as each pod has.
 from __future__ import annotations
 
 import os
+import secrets
 import signal
 import subprocess
 import sys
@@ -25,23 +26,27 @@ from exsearch.storage import exists, identity, join
 TINY = {"epochs": 8, "save_steps": 2}
 
 
+@pytest.fixture(scope="module")
+def s3() -> Iterator[dict[str, str]]:
+    """The environment of one S3 server for all tests here: fsspec keeps its clients."""
+    if not object_store.has_s3():
+        pytest.skip("no S3 server here: pip install s3fs 'moto[s3]' flask-cors")
+    with object_store.serve_s3() as environment:
+        yield environment
+
+
 @pytest.fixture(params=["folder", "s3"])
-def store(
-    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[str]:
-    """The URL of an empty bucket: on a store over a folder, and on S3 where that is installed."""
+def store(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The URL of an empty bucket: on a store over a folder, and on S3."""
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     if request.param == "folder":
         monkeypatch.setenv("PYTHONPATH", object_store.register(tmp_path / "site"))
-        yield f"{object_store.SCHEME}://{tmp_path}/bucket"
-        return
-    if not object_store.has_s3():
-        pytest.skip("no S3 server here: pip install s3fs 'moto[server]'")
-    with object_store.serve_s3() as environment:
-        for name, value in environment.items():
-            monkeypatch.setenv(name, value)
-        fsspec.filesystem("s3", skip_instance_cache=True).mkdir("bucket")
-        yield "s3://bucket"
+        return f"{object_store.SCHEME}://{tmp_path}/bucket"
+    for name, value in request.getfixturevalue("s3").items():
+        monkeypatch.setenv(name, value)
+    bucket = f"bucket-{secrets.token_hex(4)}"
+    fsspec.filesystem("s3").mkdir(bucket)
+    return f"s3://{bucket}"
 
 
 @pytest.fixture
@@ -291,3 +296,43 @@ def test_an_index_built_by_pods_that_come_and_go(
     assert build_index(corpus(), target, config, encoder=encoder, display=SILENT) == info
     with pytest.raises(InputError, match="another corpus"):
         build_index(corpus(10), target, config, encoder=encoder, display=SILENT)
+
+
+# --- all of it
+
+
+@pytest.mark.pipeline
+@pytest.mark.parametrize("store", ["s3"], indirect=True)
+def test_a_whole_pipeline_in_a_bucket(
+    store: str, tmp_path: Path, tiny_models: tuple[str, str], world_files: Path
+) -> None:
+    """Corpus, questions, models, index, runs and the champion's record: nothing is elsewhere."""
+    from cli_process import run, settings
+    from test_loop import TRAINING
+
+    from exsearch.retrieval.encoder import demo_folder
+    from exsearch.storage import read_json
+
+    upload(world_files, join(store, "data"))
+    upload(Path(tiny_models[1]), join(store, "models/base"))
+    upload(demo_folder(), join(store, "models/colbert"))
+    config = settings(
+        tmp_path, Path("unused"), join(store, "models/base"), "",
+        data={n: [join(store, f"data/{n}.jsonl")] for n in ("warmup", "train", "test")}
+        | {"corpus": join(store, "data/corpus.jsonl")},
+        retrieval={"checkpoint": join(store, "models/colbert"), "doc_maxlen": 64},
+        weighing={"min_answer_probability": 0.0},
+        sft=TRAINING, align=TRAINING,
+        em={"iterations": 1},
+        gate={"margin": -1.0, "max_recall_loss": 1.0},
+        pipeline={"rollout_shards": 2},
+    )  # fmt: skip
+    done = run("pipeline", "run", "--local", "-c", str(config), "--root", store, cwd=tmp_path)
+    assert done.code == 0, done.err[-3000:]
+    record = read_json(join(store, "champion.json"))
+    assert record["current"]["model"] == join(store, "runs/local/iter-01/train/checkpoint")
+    left = files_at(join(store, "runs/local"))
+    assert {"summary.json", "report.html", "outcome.json", "iter-01/weights.jsonl"} <= left
+    assert "iter-01/train/checkpoint/model.safetensors" in left
+    assert any(name.endswith("exsearch.json") for name in files_at(join(store, "indexes")))
+    assert not (tmp_path / "runs").exists(), "nothing is kept here"
