@@ -29,20 +29,15 @@ TINY = {"epochs": 8, "save_steps": 2}
 @pytest.fixture(scope="module")
 def s3() -> Iterator[dict[str, str]]:
     """The environment of one S3 server for all tests here: fsspec keeps its clients."""
-    if not object_store.has_s3():
-        pytest.skip("no S3 server here: pip install s3fs 'moto[s3]' flask-cors")
     with object_store.serve_s3() as environment:
         yield environment
 
 
-@pytest.fixture(params=["folder", "s3"])
-def store(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """The URL of an empty bucket: on a store over a folder, and on S3."""
+@pytest.fixture
+def store(s3: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> str:
+    """The URL of an empty bucket."""
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    if request.param == "folder":
-        monkeypatch.setenv("PYTHONPATH", object_store.register(tmp_path / "site"))
-        return f"{object_store.SCHEME}://{tmp_path}/bucket"
-    for name, value in request.getfixturevalue("s3").items():
+    for name, value in s3.items():
         monkeypatch.setenv(name, value)
     bucket = f"bucket-{secrets.token_hex(4)}"
     fsspec.filesystem("s3").mkdir(bucket)
@@ -302,7 +297,6 @@ def test_an_index_built_by_pods_that_come_and_go(
 
 
 @pytest.mark.pipeline
-@pytest.mark.parametrize("store", ["s3"], indirect=True)
 def test_a_whole_pipeline_in_a_bucket(
     store: str, tmp_path: Path, tiny_models: tuple[str, str], world_files: Path
 ) -> None:
