@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
 import uvicorn
@@ -163,9 +164,10 @@ class Predictor:
 
     async def file(self, request: Request) -> Response:
         name = request.path_params.get("name", "index.html")
-        if name not in ("index.html", "app.js", "style.css"):
+        file = files("exsearch") / "serving" / "playground" / Path(name).name
+        if not file.is_file():
             return Response(status_code=404)
-        data = (files("exsearch") / "serving" / "playground" / name).read_bytes()
+        data = file.read_bytes()
         kind = TYPES[name.rsplit(".", 1)[1]]
         headers = {"content-security-policy": CSP, "x-content-type-options": "nosniff"}
         return Response(data, media_type=kind, headers=headers)

@@ -1,4 +1,4 @@
-"""The playground's three files, and what the page may do."""
+"""The playground's files, and what the page may do."""
 
 from __future__ import annotations
 
@@ -21,20 +21,15 @@ POLICY = "; ".join(
         "frame-ancestors 'none'",
     )
 )
-FILES = {
-    "": ("index.html", "text/html; charset=utf-8"),
-    "app.js": ("app.js", "text/javascript; charset=utf-8"),
-    "style.css": ("style.css", "text/css; charset=utf-8"),
-}
-"""Path below `/playground/`: file, type. Nothing else is served."""
+TYPES = {"html": "text/html", "js": "text/javascript", "css": "text/css"}
+"""Of the playground's files, by what their names end in."""
 
 
 def router() -> APIRouter:
     routes = APIRouter()
     folder = files("exsearch.serving") / "playground"
 
-    def add(path: str, name: str, kind: str) -> None:
-        content = (folder / name).read_bytes()
+    def add(path: str, content: bytes, kind: str) -> None:
         headers = {
             "content-security-policy": POLICY,
             "x-content-type-options": "nosniff",
@@ -44,10 +39,12 @@ def router() -> APIRouter:
 
         @routes.get(f"{PLAYGROUND}/{path}", include_in_schema=False)
         async def page() -> Response:
-            return Response(content, media_type=kind, headers=headers)
+            return Response(content, media_type=f"{kind}; charset=utf-8", headers=headers)
 
-    for path, (name, kind) in FILES.items():
-        add(path, name, kind)
+    for file in folder.iterdir():
+        kind = TYPES.get(file.name.rpartition(".")[2])
+        if kind is not None:  # nothing else is served
+            add("" if file.name == "index.html" else file.name, file.read_bytes(), kind)
 
     @routes.get(PLAYGROUND, include_in_schema=False)
     async def slash() -> Response:

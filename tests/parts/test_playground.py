@@ -386,7 +386,7 @@ def test_the_stream_is_read_however_its_bytes_are_cut(opened: Callable[..., Page
     )
     read = opened().evaluate(
         """async sent => {
-             const { serverEvents } = await import("./app.js");
+             const { serverEvents } = await import("./events.js");
              const bytes = new TextEncoder().encode(sent);
              const read = async pieces => {
                const body = new ReadableStream({ start(to) {
@@ -431,7 +431,7 @@ def test_shared_runs_of_words(
 ) -> None:
     found = opened().evaluate(
         """async ([text, evidence]) => {
-             const { sharedRuns } = await import("./app.js");
+             const { sharedRuns } = await import("./highlight.js");
              return sharedRuns(text, evidence).map(([start, end]) => text.slice(start, end));
            }""",
         [text, evidence],
