@@ -30,7 +30,7 @@ def environment() -> dict[str, str]:
 
 
 def start(*arguments: str, **how: object) -> subprocess.Popen[str]:
-    """Start `exsearch ARGUMENTS`."""
+    """Start `exsearch ARGUMENTS`, interruptible even where these tests run in the background."""
     return subprocess.Popen(
         [sys.executable, "-m", "exsearch", *arguments],
         stdin=subprocess.DEVNULL,
@@ -38,6 +38,7 @@ def start(*arguments: str, **how: object) -> subprocess.Popen[str]:
         stderr=subprocess.PIPE,
         text=True,
         env=environment(),
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         **how,  # type: ignore[call-overload]
     )
 

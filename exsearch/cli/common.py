@@ -7,6 +7,7 @@ Exit codes: 0 done, 1 failed, 2 wrong usage or input, 130 interrupted.
 from __future__ import annotations
 
 import json
+import os
 import sys
 from typing import Annotated
 
@@ -15,7 +16,17 @@ from rich.console import Console
 
 from exsearch import config
 
-console = Console(stderr=True, highlight=False)
+LOG_WIDTH = 200
+"""Characters of a line where nobody watches: a pod's log, a file. Paths stay whole there."""
+
+
+def _width() -> int | None:
+    """None: the terminal's, or what COLUMNS says."""
+    watched = sys.stderr.isatty() or "COLUMNS" in os.environ
+    return None if watched else LOG_WIDTH
+
+
+console = Console(stderr=True, highlight=False, width=_width())
 """For people: progress, tables, notes. Always stderr."""
 
 ConfigOption = Annotated[

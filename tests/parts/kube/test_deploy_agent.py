@@ -11,6 +11,7 @@ from kube_api.cluster import Cluster
 from typer.testing import CliRunner
 
 from exsearch.agent.model_files import model_digest
+from exsearch.cli import common
 from exsearch.cli.agent import app
 from exsearch.em.champion import Champion, Promotion, champion_path, read_champion
 from exsearch.errors import InputError
@@ -75,7 +76,7 @@ class Agent:
 
     def run(self, command: str, *more: str) -> Any:
         flags = [flag for setting in self._settings for flag in ("--set", setting)]
-        done = CliRunner().invoke(app, [command, *flags, *more], env={"COLUMNS": "300"})
+        done = CliRunner().invoke(app, [command, *flags, *more])
         if done.exception is not None:
             raise done.exception
         return done
@@ -117,6 +118,7 @@ class Agent:
 @pytest.fixture
 def agent(cluster: Cluster, namespace: str, root: Path, monkeypatch: pytest.MonkeyPatch) -> Agent:
     monkeypatch.setenv("KUBECONFIG", str(cluster.kubeconfig()))
+    monkeypatch.setattr(common.console, "width", 300)
     return Agent(cluster, namespace, root)
 
 

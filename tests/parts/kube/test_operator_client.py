@@ -9,6 +9,7 @@ from kube_api.cluster import Cluster
 from operator_scene import GROUP, Agents, install, spec
 from typer.testing import CliRunner
 
+from exsearch.cli import common
 from exsearch.cli.agent import app
 from exsearch.config import load
 from exsearch.em.champion import Promotion
@@ -27,13 +28,14 @@ PROMOTED = Promotion(
 def agents(cluster: Cluster, namespace: str, monkeypatch: pytest.MonkeyPatch) -> Agents:
     install(cluster)
     monkeypatch.setenv("KUBECONFIG", str(cluster.kubeconfig()))
+    monkeypatch.setattr(common.console, "width", 300)
     found = Agents(cluster, namespace)
     found.create("bot", spec("http://127.0.0.1:9"))
     return found
 
 
 def run(agents: Agents, *arguments: str) -> str:
-    done = CliRunner().invoke(app, [*arguments, "-n", agents.namespace], env={"COLUMNS": "300"})
+    done = CliRunner().invoke(app, [*arguments, "-n", agents.namespace])
     if done.exception is not None:
         raise done.exception
     return done.output
