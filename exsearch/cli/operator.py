@@ -58,6 +58,9 @@ def run(
     metrics_port: Annotated[
         int, typer.Option("--metrics-port", min=0, help="Of /metrics and /healthz; 0: none.")
     ] = 8081,
+    metrics_host: Annotated[
+        str, typer.Option("--metrics-host", help="Address of that port; in a pod: 0.0.0.0.")
+    ] = "127.0.0.1",
     leader: Annotated[
         bool,
         typer.Option("--leader/--no-leader", help="Act only while holding the Lease."),
@@ -86,6 +89,7 @@ def run(
     options = main.Options(
         namespaces=tuple(namespace or ()),
         metrics_port=metrics_port,
+        metrics_host=metrics_host,
         lead=leader,
         lease_namespace=lease_namespace,
     )

@@ -9,6 +9,7 @@ import os
 import signal
 import socket
 import uuid
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 
 import httpx
@@ -42,6 +43,8 @@ class Options:
     """Namespaces that are watched; empty: all."""
     metrics_port: int = 8081
     """Port of /metrics and /healthz; 0: none is opened."""
+    metrics_host: str = "127.0.0.1"
+    """Address on which it is opened."""
     lead: bool = True
     """Act only while holding the Lease. Without, one must see to it that there is one operator."""
     lease_namespace: str = NAMESPACE
@@ -71,7 +74,7 @@ class Operator:
         async with contextlib.AsyncExitStack() as stack:
             api = OperatorApi(self._configuration, counted=self.metrics.counted)
             await stack.enter_async_context(api)
-            await stack.enter_async_context(_http(self.metrics, self.options.metrics_port))
+            await stack.enter_async_context(_http(self.metrics, self.options))
             if self.options.lead:
                 await self._lead(api)
             else:
@@ -128,8 +131,9 @@ async def _until_served(api: OperatorApi) -> None:
 
 
 @contextlib.asynccontextmanager
-async def _http(metrics: Metrics, port: int):
+async def _http(metrics: Metrics, options: Options) -> AsyncIterator[None]:
     """Serve /metrics and /healthz while the block runs."""
+    host, port = options.metrics_host, options.metrics_port
     if not port:
         yield
         return
@@ -146,12 +150,12 @@ async def _http(metrics: Metrics, port: int):
     runner = web.AppRunner(app, access_log=None)
     await runner.setup()
     try:
-        await web.TCPSite(runner, port=port).start()
+        await web.TCPSite(runner, host, port).start()
     except OSError as error:
         await runner.cleanup()
         raise InputError(
-            f"port {port} cannot be opened ({error.strerror}): choose another --metrics-port, or "
-            "0 for none"
+            f"port {port} of {host} cannot be opened ({error.strerror}): choose another "
+            "--metrics-port, or 0 for none"
         ) from error
     try:
         yield

@@ -121,6 +121,7 @@ def test_the_command_takes_the_arguments() -> None:
     assert words[0] == "run"
     [port] = container()["ports"]
     assert given["--metrics-port"] == str(port["containerPort"])
+    assert given["--metrics-host"] == "0.0.0.0", "the kubelet probes the pod's own address"
     assert given["--lease-namespace"] == NAMESPACE
     for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
         assert container()[probe]["httpGet"] == {"path": "/healthz", "port": port["name"]}

@@ -48,6 +48,7 @@ def test_the_pipeline_reaches_a_decision_and_promotes(whole: tuple[Path, dict[st
     folder, summary = whole
     assert [s["name"] for s in summary["stages"]] == ["base", "warmup", "iter-01"]
     assert summary["gate"]["promoted"]
+    assert summary["gate"]["figures"]["comparison"]["champion"] == "base", "it is in service"
     record = json.loads((folder / "root/champion.json").read_text())
     assert record["current"]["model"] == summary["champion"]
     assert record["current"]["run"] == str(folder / "root/runs/local")

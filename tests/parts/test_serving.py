@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import threading
 import time
 from collections.abc import Iterator
@@ -300,8 +301,13 @@ def test_the_playground_is_strict(served: Served) -> None:
     page = httpx.get(served.url + "/playground", follow_redirects=True)
     assert page.status_code == 200
     assert page.headers["content-security-policy"].startswith("default-src 'none'; script-src")
-    for name in ("app.js", "style.css"):
-        assert httpx.get(f"{served.url}/playground/{name}").status_code == 200
+    assert httpx.get(f"{served.url}/playground/style.css").status_code == 200
+    script = httpx.get(f"{served.url}/playground/app.js")
+    modules = re.findall(r'from "\./(\w+\.js)"', script.text)
+    assert len(modules) > 3
+    for name in modules:
+        answer = httpx.get(f"{served.url}/playground/{name}")
+        assert answer.headers["content-type"] == "text/javascript; charset=utf-8", name
     for name in ("..%2fapp.py", "../app.py", "index.html.bak"):
         assert httpx.get(f"{served.url}/playground/{name}").status_code == 404
 

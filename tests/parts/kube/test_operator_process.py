@@ -363,6 +363,8 @@ def test_as_a_command_under_its_own_account_it_lacks_nothing_and_uses_all(
             text = httpx.get("http://127.0.0.1:18081/metrics").text
             assert 'exsearch_operator_agents{phase="Serving"} 1.0' in text
             assert httpx.get("http://127.0.0.1:18081/healthz").status_code == 200
+            with pytest.raises(httpx.ConnectError):  # it listens on that address alone
+                httpx.get("http://127.0.0.2:18081/healthz")
             agents.delete("bot")
             wait_for(lambda: not cluster.collects_garbage or not agents.parts())
             time.sleep(TERMS.renew)
