@@ -222,6 +222,7 @@ def agent_metrics() -> frozenset[str]:
     metrics.request_seconds.labels("/agent")
     for counter in (metrics.tokens, metrics.failures, metrics.rejected, metrics.feedback):
         counter.labels("any")
+    metrics.models.labels("champion", "digest")
     idle: Any = SimpleNamespace(waiting=0, running=0)
     well: Any = SimpleNamespace(engine=SimpleNamespace(ok=True), retriever=SimpleNamespace(ok=True))
     client = RetrieverClient.__new__(RetrieverClient)  # `__init__` would ask a live service.

@@ -29,6 +29,8 @@ class Figures:
     """Of those, answered with 5xx."""
     latency: float
     """95th percentile of the seconds to an answer; NaN: no question was answered."""
+    pods: float = 1.0
+    """Pods that Prometheus knows to serve it."""
 
     def __str__(self) -> str:
         share = 100 * self.errors / self.requests if self.requests else 0.0
@@ -53,6 +55,9 @@ def judge(budget: CanaryConfig, figures: Figures, elapsed: float) -> Judgement:
     Args:
         elapsed: seconds since its trial began.
     """
+    if not figures.pods:
+        # Not scraped, or not ready where others answer in their place: that is no verdict.
+        return Judgement("go on", "Prometheus knows no pod that serves it; is it scraped?")
     enough = figures.requests >= max(budget.min_requests, 1)
     allowed = budget.max_error_rate * max(figures.requests, budget.min_requests, 1)
     if figures.errors > allowed:
@@ -81,28 +86,34 @@ def await_pods(budget: CanaryConfig, waited: float) -> Judgement:
 
 
 async def measure(
-    http: httpx.AsyncClient, prometheus: str, namespace: str, pods: str, seconds: float
+    http: httpx.AsyncClient, prometheus: str, namespace: str, digest: str, seconds: float
 ) -> Figures:
-    """A candidate's figures.
+    """A candidate's figures: of the pods that say they serve it, whatever they are named.
 
     Args:
-        pods: regular expression of its pods' names.
+        digest: of its weights.
         seconds: since its trial began.
 
     Raises:
         NoFigures: Prometheus does not answer.
     """
     window = f"{max(60, math.ceil(seconds))}s"
-    chosen = f"namespace={json.dumps(namespace)},pod=~{json.dumps(pods)}"
+    here = f"namespace={json.dumps(namespace)}"
+    its = f'exsearch_agent_model_info{{{here},role="champion",digest={json.dumps(digest)}}}'
+    serving = f"max by (pod) ({its})"
+    of_its_pods = f"* on (pod) group_left () {serving}"
     # Probes and scrapes are answered, too; only questions count.
-    asked = f'{chosen},route=~".*(chat/completions|:predict|/infer)"'
-    total, errors, latency = [
-        f"sum(increase(exsearch_agent_requests_total{{{asked}}}[{window}]))",
-        f'sum(increase(exsearch_agent_requests_total{{{asked},code=~"5.."}}[{window}]))',
+    asked = f'{here},route=~".*(chat/completions|:predict|/infer)"'
+    pods, total, errors, latency = [
+        f"count({serving})",
+        f"sum(increase(exsearch_agent_requests_total{{{asked}}}[{window}]) {of_its_pods})",
+        f'sum(increase(exsearch_agent_requests_total{{{asked},code=~"5.."}}[{window}]) '
+        f"{of_its_pods})",
         "histogram_quantile(0.95, sum by (le) "
-        f"(rate(exsearch_agent_episode_seconds_bucket{{{chosen}}}[{window}])))",
+        f"(rate(exsearch_agent_episode_seconds_bucket{{{here}}}[{window}]) {of_its_pods}))",
     ]
     return Figures(
+        pods=await _value(http, prometheus, pods, 0.0),
         requests=await _value(http, prometheus, total, 0.0),
         errors=await _value(http, prometheus, errors, 0.0),
         latency=await _value(http, prometheus, latency, math.nan),

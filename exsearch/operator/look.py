@@ -34,7 +34,7 @@ from exsearch.operator.models import MODELS, read_standing, write_standing
 from exsearch.operator.owned import Live, Objects, Settled, read
 from exsearch.operator.promotion import Moment, Standing, Told, advance, resolve_rollback
 from exsearch.operator.status import Seen, Trouble, next_status
-from exsearch.operator.traffic import candidate_pods, served_model, unready_since
+from exsearch.operator.traffic import served_model, taken_up, unready_since
 
 log = logging.getLogger(__name__)
 
@@ -181,15 +181,14 @@ class Look:
         candidate, budget = read_standing(self.status).candidate, agent.keeping.canary
         if candidate is None or not candidate.since or agent.keeping.pinned or budget is None:
             return None, None
-        pods = candidate_pods(agent, service, candidate.model)
-        if pods is None:
+        if not taken_up(agent, service, candidate.model):
             # A change of the spec replaces the pods, too: their time begins anew with it.
             since = max(candidate.since, unready_since(service) or 0.0)
             return await_pods(budget, self.now - since), None
         elapsed = self.now - candidate.since
         try:
             figures = await measure(
-                self.means.http, budget.prometheus, agent.namespace, pods, elapsed
+                self.means.http, budget.prometheus, agent.namespace, candidate.digest, elapsed
             )
         except NoFigures as error:
             # Without figures nothing is promoted, and nothing withdrawn.

@@ -1,4 +1,4 @@
-"""Which model gets which share of the requests, and which pods answer them. Pure."""
+"""Which model gets which share of the requests, and whether it is served. Pure."""
 
 from __future__ import annotations
 
@@ -68,18 +68,12 @@ def unready_since(service: Object | None) -> float | None:
     return None
 
 
-def candidate_pods(agent: Agent, service: Object | None, model: str) -> str | None:
-    """A pattern of the names of the candidate's pods; None: there are none yet."""
+def taken_up(agent: Agent, service: Object | None, model: str) -> bool:
+    """Whether KServe has been told to serve a model, and says that it does."""
     if service is None or not _settled(service):
-        return None
+        return False
     try:
         uri = storage_uri(model, agent.run.cluster.storage)
     except InputError:
-        return None
-    if service["spec"]["predictor"]["model"].get("storageUri") != uri:
-        return None
-    if not agent.splits:
-        return f"{agent.name}-predictor-.*"
-    newest = service["status"].get("components", {}).get("predictor", {})
-    revision = newest.get("latestReadyRevision", "")
-    return f"{revision}-.*" if revision else None
+        return False
+    return service["spec"]["predictor"]["model"].get("storageUri") == uri

@@ -44,6 +44,10 @@ class Metrics:
         self.failures = self._counter("failures", "Questions without an answer.", "reason")
         self.rejected = self._counter("rejected", "Questions that were not taken.", "reason")
         self.feedback = self._counter("feedback", "Verdicts received.", "verdict")
+        self.models = Gauge(
+            "exsearch_agent_model_info", "1: this model is served.", ("role", "digest"),
+            registry=self.registry,
+        )  # fmt: skip
 
     def _counter(self, name: str, what: str, *labels: str) -> Counter:
         return Counter(f"exsearch_agent_{name}", what, labels, registry=self.registry)

@@ -99,6 +99,8 @@ async def _serve(config: RunConfig, model: str, host: str, port: int) -> None:
         ]
         healths = [agent.health for agent in agents]
         metrics.follow(admission, healths, settings[0].retriever)
+        for agent in agents:
+            metrics.models.labels(agent.role, agent.setting.policy.digest).set(1)
         app = create_app(agents, serving, metrics, learning, os.environ.get(serving.token_env, ""))
         server = Server(uvicorn_config(app, host, port, serving.drain), agents, serving.drain)
         watches = [asyncio.create_task(agent.health.watch(agent.setting)) for agent in agents]

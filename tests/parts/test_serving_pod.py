@@ -25,6 +25,7 @@ from tiny_model import AGENT
 
 from exsearch import config as settings
 from exsearch.config import RetrievalConfig
+from exsearch.operator.canary import Figures, measure
 from exsearch.retrieval import Encoder, build_index
 from exsearch.retrieval.encoder import demo_folder
 from exsearch.serving.sidecar import free_port
@@ -210,6 +211,7 @@ def test_prometheus_scrapes_it_and_the_alert_fires(pod: Pod, ask, tmp_path: Path
         answered = 'sum(exsearch_agent_requests_total{code="200",route=~".*chat.*"}) > 5'
         _await(lambda: _query(url, answered))
         assert _query(url, "exsearch_agent_retriever_ready == 1")
+        _figures_of_the_model(pod, url)
         # Before the first scrape nothing was there: that alert must go.
         _await(lambda: not _firing(url))
         assert retriever.process is not None
@@ -223,6 +225,22 @@ def test_prometheus_scrapes_it_and_the_alert_fires(pod: Pod, ask, tmp_path: Path
         server.wait(20)
         for thread in loads:
             thread.join(60)
+
+
+def _figures_of_the_model(pod: Pod, url: str) -> None:
+    """The operator's own queries: of the pods that serve a model, and of no other's."""
+    (model,) = httpx.get(pod.url + "/agent").json()["models"]
+
+    async def measured(digest: str) -> Figures:
+        async with httpx.AsyncClient() as http:
+            return await measure(http, url, "exsearch", digest, 60)
+
+    ours, other = (asyncio.run(measured(digest)) for digest in (model["digest"], "another"))
+    assert ours.pods == 1
+    assert ours.requests > 1
+    assert ours.errors == 0
+    assert 0 < ours.latency < 60
+    assert (other.pods, other.requests) == (0, 0)
 
 
 def _prometheus_settings(pod: Pod, folder: Path) -> str:

@@ -125,7 +125,7 @@ def test_when_the_next_run_starts(cron: str, after: str, then: str | None) -> No
 
 async def test_figures_come_from_questions_of_the_candidates_pods() -> None:
     asked: list[str] = []
-    values = iter(["60", "3", "NaN"])
+    values = iter(["2", "60", "3", "NaN"])
 
     def answer(request: httpx.Request) -> httpx.Response:
         asked.append(request.url.params["query"])
@@ -133,10 +133,12 @@ async def test_figures_come_from_questions_of_the_candidates_pods() -> None:
         return httpx.Response(200, json={"status": "success", "data": {"result": result}})
 
     async with httpx.AsyncClient(transport=httpx.MockTransport(answer)) as http:
-        found = await measure(http, "http://prometheus/", "search", "bot-2-.*", 90)
-    assert (found.requests, found.errors) == (60.0, 3.0)
+        found = await measure(http, "http://prometheus/", "search", "d2", 90)
+    assert (found.pods, found.requests, found.errors) == (2.0, 60.0, 3.0)
     assert math.isnan(found.latency)
-    assert all('namespace="search",pod=~"bot-2-.*"' in q and "[90s]" in q for q in asked)
+    its = 'exsearch_agent_model_info{namespace="search",role="champion",digest="d2"}'
+    assert all(its in query for query in asked)
+    assert all("[90s]" in query for query in asked[1:])
 
 
 @pytest.mark.parametrize(
@@ -148,7 +150,7 @@ async def test_no_figures_are_an_error_and_not_zero(answer: httpx.Response) -> N
     transport = httpx.MockTransport(lambda request: answer)
     async with httpx.AsyncClient(transport=transport) as http:
         with pytest.raises(NoFigures, match=r"spec\.canary\.prometheus"):
-            await measure(http, "http://prometheus", "search", "bot", 90)
+            await measure(http, "http://prometheus", "search", "d", 90)
 
 
 def test_the_settings_of_runs_are_the_operators_where_the_spec_is_silent() -> None:
