@@ -6,12 +6,29 @@ import re
 import secrets
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
+import httpx
 import pytest
+import pytest_asyncio
 from kube_api.cluster import Cluster, OnlyStandIn, crd_folder, open_cluster
 from kubernetes import client
+from operator_hand import Hand
+from operator_scene import (
+    Agents,
+    KubeflowWithRuns,
+    Prometheus,
+    install,
+    kubeflow_with_runs,
+    prometheus,
+)
+
+from exsearch.operator.api import OperatorApi, configuration_of
+from exsearch.operator.kfp import Pipelines
+from exsearch.operator.look import Means, Pace
+from exsearch.operator.metrics import Metrics
+from exsearch.operator.reconcile import Reconciler
 
 
 @pytest.fixture(scope="session")
@@ -53,6 +70,44 @@ def _account(cluster: Cluster, namespace: str) -> None:
                 raise
         time.sleep(0.1)
     cluster.core.create_namespaced_service_account(namespace, {"metadata": {"name": "default"}})
+
+
+@pytest.fixture(scope="module")
+def searchagents(cluster: Cluster) -> None:
+    """The cluster serves SearchAgents."""
+    install(cluster)
+
+
+@pytest.fixture
+def kubeflow() -> Iterator[KubeflowWithRuns]:
+    with kubeflow_with_runs() as state:
+        yield state
+
+
+@pytest.fixture
+def figures() -> Iterator[Prometheus]:
+    with prometheus() as state:
+        yield state
+
+
+@pytest.fixture
+def agents(cluster: Cluster, namespace: str) -> Iterator[Agents]:
+    found = Agents(cluster, namespace)
+    yield found
+    cluster.start()
+    found.release()
+
+
+@pytest_asyncio.fixture
+async def hand(cluster: Cluster, namespace: str) -> AsyncIterator[Hand]:
+    pace = Pace(kubeflow=0.0)
+    configuration = configuration_of(str(cluster.kubeconfig()))
+    async with (
+        OperatorApi(configuration, patience=1.0) as api,
+        httpx.AsyncClient() as http,
+        Pipelines() as pipelines,
+    ):
+        yield Hand(Reconciler(Means(api, pipelines, http, Metrics(), pace)), namespace)
 
 
 @pytest.hookimpl(wrapper=True)

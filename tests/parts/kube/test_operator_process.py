@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -27,8 +27,6 @@ from operator_scene import (
     Agents,
     KubeflowWithRuns,
     conditions,
-    install,
-    kubeflow_with_runs,
     promotion,
     spec,
     wait_for,
@@ -42,30 +40,10 @@ from exsearch.operator.main import Operator, Options
 from exsearch.operator.metrics import Metrics
 from exsearch.operator.reconcile import Reconciler
 
-pytestmark = pytest.mark.kube
+pytestmark = [pytest.mark.kube, pytest.mark.usefixtures("searchagents")]
 
 TERMS = Terms(duration=2.0, renew=0.4)
 PACE = Pace(pending=2.0, idle=5.0, kubeflow=1.0)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def installed(cluster: Cluster) -> None:
-    """The cluster serves SearchAgents."""
-    install(cluster)
-
-
-@pytest.fixture
-def kubeflow() -> Iterator[KubeflowWithRuns]:
-    with kubeflow_with_runs() as state:
-        yield state
-
-
-@pytest.fixture
-def agents(cluster: Cluster, namespace: str) -> Iterator[Agents]:
-    found = Agents(cluster, namespace)
-    yield found
-    cluster.start()
-    found.release()
 
 
 def operator(cluster: Cluster, namespace: str, identity: str, **more: Any) -> Operator:
