@@ -8,7 +8,8 @@ PINS   := constraints.txt models.txt pyproject.toml
 STAMP  := $(VENV)/.made-of-$(shell cat $(PINS) | cksum | cut -d' ' -f1)
 TORCH  := $(shell grep '^torch==' constraints.txt)
 VLLM   ?= rollout-cpu
-# Tests run in so many processes; each may start engines of its own (3 GB).
+# Tests run in so many processes; each may start engines of its own (3 GB). The files are taken
+# in order, which leaves the quick ones (tests/unit) for the end.
 WORKERS ?= 2
 
 export HF_HUB_OFFLINE ?= 1
@@ -49,7 +50,7 @@ demo-agent: setup  ## A SearchAgent on the demo world: applied, trained, promote
 	PYTHONPATH=tests $(BIN)/python -m one_machine
 
 test: lint  ## Run every test
-	$(BIN)/pytest -n $(WORKERS) --dist loadfile
+	$(BIN)/pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 test-unit: setup  ## Pure tests, in seconds
 	$(BIN)/pytest -m unit

@@ -29,8 +29,13 @@ def environment() -> dict[str, str]:
     return {**os.environ, "HF_HUB_OFFLINE": "1", "COLUMNS": "200", "OMP_NUM_THREADS": "1"}
 
 
+def interruptible() -> None:
+    """Before a child begins: SIGINT reaches it even where these tests run in the background."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def start(*arguments: str, **how: object) -> subprocess.Popen[str]:
-    """Start `exsearch ARGUMENTS`, interruptible even where these tests run in the background."""
+    """Start `exsearch ARGUMENTS`."""
     return subprocess.Popen(
         [sys.executable, "-m", "exsearch", *arguments],
         stdin=subprocess.DEVNULL,
@@ -38,7 +43,6 @@ def start(*arguments: str, **how: object) -> subprocess.Popen[str]:
         stderr=subprocess.PIPE,
         text=True,
         env=environment(),
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         **how,  # type: ignore[call-overload]
     )
 

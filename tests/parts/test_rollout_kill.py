@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from cli_process import run, settings, size, start, stop_when
+from cli_process import interruptible, run, settings, size, start, stop_when
 from search_server import serving
 from tiny_model import WordSearch
 
@@ -123,7 +123,7 @@ def test_an_interrupted_rollout_says_so_and_goes_on(
 ) -> None:
     config = settings(tmp_path, hard_world, tiny_models[1], slow_url)
     partial = tmp_path / f"{SHARD}.partial"
-    child = start("rollout", "-c", str(config))
+    child = start("rollout", "-c", str(config), preexec_fn=interruptible)
     done = stop_when(child, lambda: size(partial) > 0, signal.SIGINT)
     assert done.code == 130, done.err
     assert "run the same command again" in done.err
