@@ -10,6 +10,7 @@ from typing import Annotated
 
 import typer
 import yaml
+from kube_api.cluster import crd_folder
 from manifest_checks import ROOT
 
 from exsearch import config as settings
@@ -35,6 +36,12 @@ def main(
 
     Example: `PYTHONPATH=tests python -m one_machine --set data.train_limit=24`
     """
+    if crd_folder() is None:
+        console.print(
+            "KServe's CustomResourceDefinitions are needed: put its release's into a folder, as "
+            "YAML, and name the folder in EXSEARCH_CRDS"
+        )
+        raise typer.Exit(2)
     where = Path(folder or tempfile.mkdtemp(prefix="exsearch-agent-"))
     demo = settings.load(ROOT / "examples/demo.yaml", [f"run={where}"])
     prepare(demo)

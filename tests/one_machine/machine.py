@@ -71,10 +71,7 @@ def machine(folder: Path) -> Iterator[Machine]:
         folder: new or empty; its `volume` is what pods mount, and may have been filled.
     """
     crds = crd_folder()
-    if crds is None:
-        raise FileNotFoundError(
-            "no CustomResourceDefinitions: set EXSEARCH_CRDS to a folder with KServe's in YAML"
-        )
+    assert crds is not None, "callers see to it that there are CustomResourceDefinitions"
     volume = folder / "volume"
     places = {name: folder / name for name in ("cluster", "kubeflow", "pods")}
     for place in (volume, *places.values()):
