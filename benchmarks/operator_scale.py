@@ -51,7 +51,7 @@ def measured(count: int) -> dict[str, Any]:
     if crds is None:
         sys.exit("no CRDs: set EXSEARCH_CRDS to a folder of them")
     with tempfile.TemporaryDirectory() as folder, kubeflow_with_runs() as kubeflow:
-        cluster = open_cluster(Path(folder), crds, Path(folder) / "cache")
+        cluster = open_cluster(Path(folder), crds)
         api = client.ApiextensionsV1Api(cluster.client())
         api.create_custom_resource_definition(definition())
         cluster.core.create_namespace({"metadata": {"name": NAMESPACE}})

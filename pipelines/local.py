@@ -24,8 +24,6 @@ HERE = [
     "pipeline.retries=0",
 ]
 """Settings of a pipeline run that stays on this machine: one engine at a time fits it."""
-
-
 LOG = "kfp.log"
 """Beside kfp.local's own files: all that it and the components printed."""
 
@@ -39,7 +37,8 @@ def run_local(config: RunConfig, root: str, name: str) -> dict[str, Any]:
         name: of the run, a folder under `ROOT/runs`.
 
     Returns:
-        what the run's `summary.json` holds, with `run` and `promoted` added.
+        what the run's `summary.json` holds, with `run` (its folder or URL) and
+        `champion_record` (the model in service; None: none has been promoted) added.
 
     Raises:
         ExSearchError: a component failed; its own message.
@@ -49,8 +48,9 @@ def run_local(config: RunConfig, root: str, name: str) -> dict[str, Any]:
     root = root if is_remote(root) else str(Path(root).absolute())
     run = join(root, "runs", name)
     here = _place(run)
-    for stale in filter(exists, [join(run, "failure.json")]):
-        remove(stale)
+    failure = join(run, "failure.json")
+    if exists(failure):
+        remove(failure)
     logging.getLogger("kfp").setLevel(logging.WARNING)
     # It warns that images and resources mean nothing here, once for every task.
     warnings.filterwarnings("ignore", module=r"kfp\.local")

@@ -19,7 +19,8 @@ import kfp_server_api as api
 from urllib3.exceptions import HTTPError
 
 from exsearch.config import PipelineConfig, RunConfig
-from exsearch.errors import ExSearchError, InputError
+from exsearch.errors import ExSearchError
+from exsearch.pipelines.client import AlreadyThere, NotThere, TimelyClient, told
 from exsearch.pipelines.em import compile_to, parameter
 from exsearch.storage import digest_bytes
 
@@ -50,19 +51,6 @@ class Scheduled:
     version: Version
 
 
-class _TimelyClient(api.ApiClient):
-    """The generated client, with a deadline for every request: its own default is none."""
-
-    def __init__(self, how: Any, deadline: float) -> None:
-        super().__init__(how)
-        # To connect, to answer. A single number that is no int would be ignored.
-        self._deadline = (deadline, deadline)
-
-    def call_api(self, *args: Any, _request_timeout: Any = None, **more: Any) -> Any:
-        timeout = _request_timeout or self._deadline
-        return super().call_api(*args, _request_timeout=timeout, **more)
-
-
 class Server:
     """One Kubeflow Pipelines API.
 
@@ -82,7 +70,7 @@ class Server:
             how.api_key["authorization"] = token
             how.api_key_prefix["authorization"] = "Bearer"
         how.retries = 2
-        client = _TimelyClient(how, deadline)
+        client = TimelyClient(how, deadline)
         # Generated code: its types tell less than they hinder.
         self._pipelines: Any = api.PipelineServiceApi(client)
         self._uploads: Any = api.PipelineUploadServiceApi(client)
@@ -293,45 +281,13 @@ class Server:
         try:
             return request()
         except api.ApiException as error:
-            raise _told(doing, host, self.pipeline.token_env, error) from error
+            raise told(doing, host, self.pipeline.token_env, error) from error
         except HTTPError as error:
             raise ExSearchError(
                 f"cannot {doing}: {host} does not answer ({error.__class__.__name__}). Check "
                 "pipeline.host, and that its port is forwarded: kubectl -n kubeflow port-forward "
                 "svc/ml-pipeline 8888:8888"
             ) from error
-
-
-class NotThere(InputError):
-    """The server knows no such thing."""
-
-
-class AlreadyThere(InputError):
-    """The server has something of that name."""
-
-
-def _told(doing: str, host: str, token_env: str, error: api.ApiException) -> ExSearchError:
-    """The server's refusal in a sentence."""
-    said = _words(error)
-    if error.status in (401, 403):
-        return InputError(
-            f"cannot {doing}: {host} does not let us ({error.status}: {said}). Put a token that "
-            f"may use Kubeflow Pipelines into the environment variable {token_env}."
-        )
-    if error.status == 404:
-        return NotThere(f"cannot {doing}: {host} says: {said}")
-    if error.status == 409:
-        return AlreadyThere(f"cannot {doing}: {host} says: {said}")
-    kind = InputError if error.status and 400 <= error.status < 500 else ExSearchError
-    return kind(f"cannot {doing}: {host} answered {error.status}: {said}")
-
-
-def _words(error: api.ApiException) -> str:
-    try:
-        body = json.loads(error.body or "")
-        return str(body.get("message") or body.get("error") or error.reason)
-    except (ValueError, AttributeError):
-        return str(error.reason)
 
 
 def _reference(version: Version) -> Any:

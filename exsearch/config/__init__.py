@@ -68,6 +68,7 @@ __all__ = [
     "TrainingConfig",
     "TrainingPlacement",
     "WeighingConfig",
+    "apply_override",
     "dump",
     "dump_line",
     "load",
@@ -131,7 +132,7 @@ def parse(text: str, overrides: list[str] | None = None, source: str = "settings
     if not isinstance(tree, dict):
         raise InputError(f"{source} must hold a mapping of settings, not {type(tree).__name__}")
     for override in overrides or []:
-        _apply(tree, override)
+        apply_override(tree, override)
     try:
         return RunConfig.model_validate(tree)
     except ValidationError as error:
@@ -139,7 +140,12 @@ def parse(text: str, overrides: list[str] | None = None, source: str = "settings
         raise InputError(f"{source}: {problems}") from error
 
 
-def _apply(tree: dict[str, Any], override: str) -> None:
+def apply_override(tree: dict[str, Any], override: str) -> None:
+    """Set one `path.to.key=value` in a tree of settings; the value is read as YAML.
+
+    Raises:
+        InputError: it is of another form, or leads through a value.
+    """
     key, equals, text = override.partition("=")
     if not equals or not key:
         raise InputError(f"--set {override!r} is not of the form path.to.key=value")

@@ -41,7 +41,7 @@ def resolve(config: RunConfig, root: str, run: str, job: str) -> RunConfig:
             }
         )
     else:
-        config = from_champion(config, root)
+        config = _from_champion(config, root)
     # What is in service is to be beaten: before the first promotion that is the base model, not
     # this run's own warm-up.
     gate = config.gate.model_copy(update={"champion": config.model.path})
@@ -49,7 +49,7 @@ def resolve(config: RunConfig, root: str, run: str, job: str) -> RunConfig:
     return config if config.retrieval.url or config.retrieval.index else _share_index(config, root)
 
 
-def from_champion(config: RunConfig, root: str) -> RunConfig:
+def _from_champion(config: RunConfig, root: str) -> RunConfig:
     """The settings of a run that starts from the current champion, if there is one.
 
     A champion has had its warm-up; the rounds start from it. Models that were taken out of

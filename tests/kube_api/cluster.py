@@ -12,6 +12,7 @@ import base64
 import json
 import os
 import secrets
+import tempfile
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -273,14 +274,14 @@ def crd_folder() -> Path | None:
     return folder if folder.is_dir() else None
 
 
-def open_cluster(folder: Path, crds: Path, cache: Path) -> Cluster:
+def open_cluster(folder: Path, crds: Path) -> Cluster:
     """Start a cluster: a real one where `KUBEBUILDER_ASSETS` has one, else the stand-in.
 
     Args:
         folder: for its files, its own.
-        crds: folder of CRDs that it is to hold.
-        cache: folder for parsed CRDs, kept between runs.
+        crds: folder of CRDs that it is to hold; parsed once, and kept between runs.
     """
+    cache = Path(tempfile.gettempdir()) / f"exsearch-crds-{Path.home().name}"
     assets = os.environ.get("KUBEBUILDER_ASSETS")
     if assets and (Path(assets) / "kube-apiserver").exists():
         from kube_api.real import RealCluster

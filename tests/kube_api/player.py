@@ -35,6 +35,11 @@ class Player(ABC):
         self._error: BaseException | None = None
         self._thread = threading.Thread(target=self._run, name=type(self).__name__, daemon=True)
 
+    def check(self) -> None:
+        """Raise the error that has ended it, if one has."""
+        if self._error is not None:
+            raise self._error
+
     @abstractmethod
     def tick(self) -> None:
         """Look once, and do what is to be done."""
@@ -51,8 +56,8 @@ class Player(ABC):
     ) -> None:
         self._stop.set()
         self._thread.join()
-        if self._error is not None and error is None:
-            raise self._error
+        if error is None:
+            self.check()
 
     def _run(self) -> None:
         while not self._stop.wait(TICK):

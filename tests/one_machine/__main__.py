@@ -51,20 +51,12 @@ def main(
     lines = Path(demo.data.corpus).with_name("dev.jsonl").read_text().splitlines()
     questions = [json.loads(line)["question"] for line in lines[:32]]
     with machine(where) as found:
-        agent = resource(yaml.safe_load(EXAMPLE.read_text()), found, **sections(chosen))
+        agent = resource(yaml.safe_load(EXAMPLE.read_text()), found)
+        for override in chosen:
+            settings.apply_override(agent["spec"], override)
         told = tell_story(found, agent, questions, say, patience * 3600)
-    verdict = "promoted" if told.promoted else "kept what was there"
+    verdict = "promoted" if told.champion else "kept what was there"
     console.print(f"the gate {verdict}; answered: {told.answer}", markup=False)
-
-
-def sections(overrides: list[str]) -> dict[str, dict[str, object]]:
-    """`section.key=value` settings by section; values as YAML has them."""
-    found: dict[str, dict[str, object]] = {}
-    for override in overrides:
-        path, _, value = override.partition("=")
-        section, _, key = path.partition(".")
-        found.setdefault(section, {})[key] = yaml.safe_load(value)
-    return found
 
 
 def fill(volume: Path, world: Path, models: Path) -> None:

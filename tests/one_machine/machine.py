@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -30,6 +29,7 @@ class Machine:
 
     cluster: Cluster
     kubeflow: KubeflowThatRuns
+    kserve: KServeWithPods
     volume: Path
     """The folder that stands for the claim's volume; pods have it at the same path."""
     administrator: Path
@@ -59,8 +59,9 @@ class Machine:
         return _said([tool("exsearch"), *words], environment)
 
     def check(self) -> None:
-        """Raises AssertionError, with the operator's words, where it has ended."""
+        """Raises AssertionError, with its words, where the operator or a pod has ended."""
         assert self.operator.poll() is None, self.operator_log.read_text()
+        self.kserve.check()
 
 
 @contextmanager
@@ -76,9 +77,8 @@ def machine(folder: Path) -> Iterator[Machine]:
     places = {name: folder / name for name in ("cluster", "kubeflow", "pods")}
     for place in (volume, *places.values()):
         place.mkdir(parents=True, exist_ok=True)
-    cache = Path(tempfile.gettempdir()) / f"exsearch-crds-{Path.home().name}"
     with ExitStack() as stack:
-        cluster = open_cluster(places["cluster"], crds, cache)
+        cluster = open_cluster(places["cluster"], crds)
         stack.callback(cluster.close)
         administrator = cluster.kubeconfig()
         for part in ("base", "tenant"):
@@ -96,7 +96,7 @@ def machine(folder: Path) -> Iterator[Machine]:
         stack.enter_context(kserve)
         log = folder / "operator.log"
         operator = stack.enter_context(_operator(cluster, log))
-        yield Machine(cluster, runs, volume, administrator, operator, log)
+        yield Machine(cluster, runs, kserve, volume, administrator, operator, log)
 
 
 @contextmanager

@@ -23,11 +23,9 @@ LOOK = 0.5
 class Told:
     """How the story went."""
 
-    promoted: bool
-    """The gate found the run's model better, and the operator made it champion."""
-    champion: str = ""
-    """Folder of the model that served in the end; empty: the base model."""
-    question: str = ""
+    champion: str
+    """Folder of the model that the gate found better and the operator serves; empty: the gate
+    kept what was there, and the base model serves."""
     answer: str = ""
     answered: Object = field(default_factory=dict)
     """The answer's own part: steps, citations, the model's digest."""
@@ -60,8 +58,7 @@ def tell_story(
     state = status["lastRun"]["state"]
     assert state == "SUCCEEDED", f"the run ended {state}:\n{machine.kubeflow.said(run)[-4000:]}"
     status = seen.until(lambda status: _serves(machine, status), 600)
-    champion = status.get("champion", {}).get("model", "")
-    told = Told(promoted=bool(champion), champion=champion)
+    told = Told(status.get("champion", {}).get("model", ""))
     _ask(status["url"], questions, told, say)
     say(machine.exsearch("agent", "status", name, "--namespace", agent["metadata"]["namespace"]))
     told.events = machine.agents.events(name)
@@ -75,7 +72,7 @@ class Watched:
 
     def __init__(self, machine: Machine, name: str, say: Say) -> None:
         self._machine, self._name, self._say = machine, name, say
-        self._said: list[str] = []
+        self._said = ""
         self._events: set[str] = set()
 
     def until(self, check: Callable[[Object], Any], seconds: float) -> Object:
@@ -96,13 +93,11 @@ class Watched:
         raise AssertionError(f"not within {seconds:.0f} s; the status is {status}")
 
     def _news(self, status: Object) -> Iterator[str]:
-        now = [
-            f"phase {status.get('phase', 'none yet')}, last run "
-            f"{status.get('lastRun', {}).get('state', 'none')}"
-        ]
+        run = status.get("lastRun", {}).get("state", "none")
+        now = f"phase {status.get('phase', 'none yet')}, last run {run}"
         if now != self._said:
             self._said = now
-            yield now[0]
+            yield now
         core, namespace = self._machine.cluster.core, self._machine.agents.namespace
         for event in core.list_namespaced_event(namespace).items:
             about = event.involved_object.name == self._name
@@ -139,7 +134,7 @@ def _ask(url: str, questions: list[str], told: Told, say: Say) -> None:
             refused.append(f"{question}: {error.status_code} {error.message}")
             continue
         extra: Any = whole
-        told.question, told.answer = question, whole.choices[0].message.content or ""
+        told.answer = whole.choices[0].message.content or ""
         told.answered = extra.exsearch
         say(f"asked: {question}\nanswered: {told.answer}")
         return

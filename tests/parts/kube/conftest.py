@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import re
 import secrets
-import tempfile
 import time
 from collections.abc import AsyncIterator, Iterator
-from pathlib import Path
 
 import httpx
 import pytest
@@ -39,8 +37,7 @@ def cluster(
     crds = crd_folder()
     if crds is None:
         pytest.skip("no CRDs: set EXSEARCH_CRDS to a folder of CustomResourceDefinitions in YAML")
-    cache = Path(tempfile.gettempdir()) / f"exsearch-crds-{Path.home().name}"
-    opened = open_cluster(tmp_path_factory.mktemp("cluster"), crds, cache)
+    opened = open_cluster(tmp_path_factory.mktemp("cluster"), crds)
     yield opened
     opened.close()
 

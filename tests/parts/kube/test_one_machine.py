@@ -52,7 +52,6 @@ def test_from_kubectl_apply_to_an_answer(
             gate={"margin": -1.0, "max_recall_loss": 1.0},
         )
         told = tell_story(found, agent, questions, print, patience=480)
-        assert told.promoted
         record = json.loads((volume / "champion.json").read_text())["current"]
         assert told.champion == record["model"]
         assert told.answered["model"] == record["digest"], "the promoted model is what answered"
